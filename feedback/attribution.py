@@ -1,0 +1,121 @@
+"""Attribution: which answer a reaction belongs to, and what the user's next choice says about that answer.
+
+An answer is judged once, by the first of two things: positive feedback that names it, or the user's first interaction
+after those that the answer knew (`seen`), which does not depend on how records race through the bus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+PENDING = 4  # answers of one user that wait for a verdict
+EARLY = 64  # reactions of one user that wait for their answer's record
+WAIT_MS = 600_000  # how long they wait
+JUDGED = 16  # answers of one user whose ids are remembered after the verdict
+
+_NEGATIVE = frozenset({"dislike", "dismiss"})
+
+
+class Pending(msgspec.Struct, array_like=True, frozen=True):
+    """An answer that waits: ids, what it knew, its ranks (uint8 bytes, row-major) and features (float16 bytes)."""
+
+    id: str
+    seen: int
+    version: int
+    shown: list[str]
+    sample: list[str]
+    features: bytes
+    candidates: list[str]
+    ranks: bytes
+
+
+class Early(msgspec.Struct, array_like=True, frozen=True):
+    """A reaction whose answer has not come by yet; `appended` is broker time in ms."""
+
+    recommendation_id: str
+    item: str
+    positive: bool
+    appended: int
+
+
+class Block(msgspec.Struct, array_like=True):
+    """Judged asks of one user's session under one model version: sums of hit and NDCG@10, per source and as shown."""
+
+    version: int
+    n: int
+    hits: list[int]
+    ndcgs: list[float]
+    touched: int  # broker time of the last one, ms
+
+
+class Ledger(msgspec.Struct, array_like=True):
+    """One user's open accounts."""
+
+    pending: list[Pending] = []
+    early: list[Early] = []
+    judged: list[str] = []
+    block: Block | None = None
+
+    def take(self, recommendation_id: str) -> Pending | None:
+        """Remove and return the waiting answer with that id."""
+        for place, pending in enumerate(self.pending):
+            if pending.id == recommendation_id:
+                return self.pending.pop(place)
+        return None
+
+    def due(self, seen: int) -> list[Pending]:
+        """Remove and return the waiting answers that the user's choice number `seen` + 1 gives a verdict on."""
+        due = [p for p in self.pending if p.seen <= seen]
+        self.pending = [p for p in self.pending if p.seen > seen]
+        return due
+
+    def expired(self, now_ms: int) -> int:
+        """Drop the reactions that have waited too long; returns how many."""
+        kept = [e for e in self.early if e.appended >= now_ms - WAIT_MS][-EARLY:]
+        dropped = len(self.early) - len(kept)
+        self.early = kept
+        return dropped
+
+    def remember(self, recommendation_id: str) -> None:
+        self.judged = [*self.judged[1 - JUDGED :], recommendation_id]
+
+
+def is_positive(kind: str) -> bool:
+    """Is a reaction of this kind worth anything?"""
+    return kind not in _NEGATIVE
+
+
+def verdict(pending: Pending, item: str, sources: int) -> npt.NDArray[np.uint8]:
+    """uint8[sources + 1]: at which rank each source, and last the list as shown, had `item`; 255 where it had not."""
+    ranks = np.full(sources + 1, 255, np.uint8)
+    if item in pending.candidates:
+        row = pending.candidates.index(item)
+        ranks[:sources] = np.frombuffer(pending.ranks, np.uint8)[row * sources : (row + 1) * sources]
+    if item in pending.shown:
+        ranks[sources] = min(pending.shown.index(item), 254)
+    return ranks
+
+
+def slate(pending: Pending, item: str, features: int) -> Iterator[tuple[npt.NDArray[np.float32], int, float]]:
+    """The slate to learn `item` from, where its features were logged: (rows, row of the item, weight), or nothing.
+
+    Rows are the item, the items sampled from the unshown, and the shown ones' share of a uniform draw: one. An item
+    that was only in the sample stands for the unshown ones that were not drawn: weight is the inverse of its chance.
+    """
+    logged = [*pending.shown, *pending.sample]
+    if item not in logged:
+        return
+    values = np.frombuffer(pending.features, np.float16).reshape(-1, features).astype(np.float32)
+    if not np.isfinite(values).all():
+        return
+    chosen = logged.index(item)
+    k, drawn = len(pending.shown), len(pending.sample)
+    weight = 1.0 if chosen < k else max(len(pending.candidates) - k, drawn) / max(drawn, 1)
+    other_shown = [row for row in range(k) if row != chosen]
+    rows = [chosen, *(row for row in range(k, k + drawn) if row != chosen), *other_shown[len(other_shown) // 2 :][:1]]
+    if len(rows) > 1:
+        yield values[rows], 0, weight

@@ -1,0 +1,86 @@
+"""Triton's entry point of `recommend`: tensors in, tensors out. What it does is in streams.recommender."""
+
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb
+
+from infra.settings import Settings
+from streams.recommender import MAX_K, Recommender, Request
+
+TOP = 100  # items the sequence model names
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        settings = Settings()
+        self.recommender = Recommender(
+            settings.kafka,
+            repository=args["model_repository"].rsplit("/", 1)[0],
+            temperature=settings.serving.temperature,
+            boot_s=settings.serving.boot_s,
+        )
+
+    def execute(self, requests):
+        parsed, errors = [], {}
+        for place, request in enumerate(requests):
+            try:
+                parsed.append(_request(request))
+            except ValueError as error:
+                parsed.append(None)
+                errors[place] = pb.InferenceResponse(error=pb.TritonError(str(error), pb.TritonError.INVALID_ARG))
+        answered = iter(self.recommender.answer([p for p in parsed if p is not None], _sequence))
+        return [errors.get(place) or _response(next(answered)) for place in range(len(requests))]
+
+    def finalize(self):
+        self.recommender.close()
+
+
+def _texts(request, name):
+    tensor = pb.get_input_tensor_by_name(request, name)
+    if tensor is None or tensor.as_numpy().size == 0:
+        return ()
+    return tuple(text.decode("utf-8", "replace") for text in tensor.as_numpy().ravel())
+
+
+def _request(request):
+    k = int(pb.get_input_tensor_by_name(request, "k").as_numpy().ravel()[0])
+    if not 1 <= k <= MAX_K:
+        raise ValueError(f"k is {k}; it must be from 1 to {MAX_K}")
+    (user,) = _texts(request, "user_id") or ("",)
+    if len(user) > 256:
+        raise ValueError(f"user_id has {len(user)} characters, at most 256 are allowed")
+    probe = '"headrace_probe"' in (request.parameters() or "")
+    return Request(user, k, _texts(request, "recent_items"), _texts(request, "exclude"), _texts(request, "categories"), probe)
+
+
+def _sequence(version, items):
+    """int64[B, L] -> (int64[B, TOP], float32[B, TOP]) of that version of `sequence`; RuntimeError where it cannot."""
+    answer = pb.InferenceRequest(
+        model_name="sequence",
+        model_version=version,
+        requested_output_names=["top_items", "top_scores"],
+        inputs=[pb.Tensor("items", items)],
+    ).exec()
+    if answer.has_error():
+        raise RuntimeError(answer.error().message())
+    return tuple(pb.get_output_tensor_by_name(answer, name).as_numpy() for name in ("top_items", "top_scores"))
+
+
+def _strings(texts):
+    return np.array([[text.encode() for text in texts]], dtype=np.object_).reshape(1, len(texts))
+
+
+def _response(answer):
+    return pb.InferenceResponse(
+        [
+            pb.Tensor("item_id", _strings(answer.items)),
+            pb.Tensor("score", np.asarray(answer.scores, np.float32)[None]),
+            pb.Tensor("propensity", np.asarray(answer.propensities, np.float32)[None]),
+            pb.Tensor("reason", _strings(answer.reasons)),
+            pb.Tensor("recommendation_id", _strings([answer.id])),
+            pb.Tensor("model_version", np.array([[answer.version]], np.int64)),
+            pb.Tensor("state_age_ms", np.array([[int(time.time() * 1000) - answer.as_of if answer.as_of else -1]], np.int64)),
+            pb.Tensor("degraded", np.array([[answer.degraded]])),
+        ]
+    )

@@ -1,0 +1,138 @@
+"""The supervisor: starts processes in order of readiness, starts again what dies, ends everything it started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+STEADY_S = 30.0  # a process that lived so long has earned a fresh back-off
+BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # before the 1st, 2nd, … restart; then the last one
+
+
+class StartFailed(Exception):
+    """A process was not ready by its deadline; the text names its log."""
+
+
+@dataclass
+class Process:
+    """What to run. `ready` is asked until it says yes, for at most `deadline_s`; `grace_s` from SIGTERM to SIGKILL."""
+
+    name: str
+    command: list[str]
+    ready: Callable[[], Awaitable[bool]]
+    environment: dict[str, str] = field(default_factory=dict)
+    deadline_s: float = 60.0
+    grace_s: float = 3.0
+    before: Callable[[], None] = lambda: None  # before each start
+
+
+class Supervisor:
+    """Runs processes; their output goes to one file each in `logs`. `say` gets a line for each thing that happens."""
+
+    def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
+        self.logs, self.say = logs, say
+        logs.mkdir(parents=True, exist_ok=True)
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.restarts: dict[str, int] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
+        self._guardian: subprocess.Popen[str] | None = None
+
+    async def start(self, process: Process) -> float:
+        """Start it and wait until it is ready; returns the seconds that took. Raises `StartFailed`."""
+        began = time.monotonic()
+        self._spawn(process)
+        await self._until_ready(process)
+        self._watchers[process.name] = asyncio.create_task(self._watch(process))
+        return time.monotonic() - began
+
+    async def _until_ready(self, process: Process) -> None:
+        deadline = time.monotonic() + process.deadline_s
+        while not await process.ready():
+            died = self.running[process.name].poll()
+            if died is not None:
+                raise StartFailed(f"{process.name} ended with {died} before it was ready; {self._tail(process)}")
+            if time.monotonic() > deadline:
+                self._kill(process.name, signal.SIGKILL)
+                raise StartFailed(f"{process.name} was not ready after {process.deadline_s:.0f} s; {self._tail(process)}")
+            await asyncio.sleep(0.05)
+
+    def _tail(self, process: Process) -> str:
+        file = self.logs / f"{process.name}.log"
+        return f"its log {file} ends:\n" + "\n".join(file.read_text(errors="replace").splitlines()[-15:])
+
+    def _spawn(self, process: Process) -> None:
+        process.before()
+        with open(self.logs / f"{process.name}.log", "ab") as out:
+            child = subprocess.Popen(
+                process.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                env={**os.environ, **process.environment}, start_new_session=True,
+            )  # fmt: skip
+        self.running[process.name] = child
+        self._tell_guardian(f"+{child.pid}")
+
+    async def _watch(self, process: Process) -> None:
+        failures = 0
+        while not self._stopping:
+            child, began = self.running[process.name], time.monotonic()
+            while child.poll() is None:
+                await asyncio.sleep(0.1)
+            if self._stopping:
+                return
+            self._kill(process.name, signal.SIGKILL)  # what it left behind in its group
+            failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
+            wait = BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1]
+            self.restarts[process.name] = self.restarts.get(process.name, 0) + 1
+            self.say(f"{process.name} ended with {child.returncode}; starting it again in {wait} s")
+            await asyncio.sleep(wait)
+            try:
+                self._spawn(process)
+                await self._until_ready(process)
+                self.say(f"{process.name} is back")
+            except StartFailed as failed:
+                self.say(str(failed).splitlines()[0])
+
+    def _kill(self, name: str, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.running[name].pid, number)
+
+    def _tell_guardian(self, line: str) -> None:
+        if self._guardian is None:
+            self._guardian = subprocess.Popen(
+                [sys.executable, "-m", "infra.guardian"], stdin=subprocess.PIPE, text=True, start_new_session=True
+            )
+        pipe: IO[str] | None = self._guardian.stdin
+        assert pipe is not None
+        pipe.write(line + "\n")
+        pipe.flush()
+
+    async def stop(self) -> None:
+        """End everything, the last started first asked; what does not go in time is killed. At most about 4 s."""
+        self._stopping = True
+        for task in self._watchers.values():
+            task.cancel()
+        await asyncio.gather(*self._watchers.values(), return_exceptions=True)
+        names = list(reversed(self.running))
+        # The broker goes last, so that the others can end their transactions; all the others at once.
+        for group in ([n for n in names if n != "kafka"], [n for n in names if n == "kafka"]):
+            for name in group:
+                self._kill(name, signal.SIGTERM)
+            deadline = time.monotonic() + (2.5 if group != ["kafka"] else 1.5)
+            while time.monotonic() < deadline and any(self.running[n].poll() is None for n in group):
+                await asyncio.sleep(0.05)
+            for name in group:
+                self._kill(name, signal.SIGKILL)  # also what it left behind
+                self.running[name].wait()
+                self._tell_guardian(f"-{self.running[name].pid}")
+        if self._guardian is not None and self._guardian.stdin is not None:
+            self._guardian.stdin.close()
+            self._guardian.wait()

@@ -1,0 +1,97 @@
+"""Item-to-item co-visitation: which items are chosen soon after, or soon before, which.
+
+Each choice is paired with the user's last few, weighted by 1 / distance, and kept in both directions: what came after
+(a Markov chain, with memory) and what came before. Weights are whole numbers, so that a restored state is equal to the
+last bit. Counts add, so partitions merge by a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import nsmallest
+from math import sqrt
+
+import msgspec
+
+WINDOW = 5  # previous choices that a new one is paired with
+UNIT = 60  # weight of distance 1: 60, 30, 20, 15, 12 are whole
+KEPT = 48  # neighbours an item keeps, of at most KEPT + SLACK
+SLACK = 16
+DECAY = 0.8  # an older item of the history counts this much less than the one after it
+
+_Near = dict[str, list[int]]  # neighbour -> [weight as what came after, weight as what came before]
+_packer = msgspec.msgpack.Encoder()
+_unpacker = msgspec.msgpack.Decoder(tuple[int, dict[str, list[int]]])
+
+
+class CoVisitation:
+    """Bounded neighbour lists per item, `partitions` of them side by side.
+
+    >>> pairs = CoVisitation()
+    >>> sorted(pairs.learn_one("tea", ["cup", "pot"]))
+    ['cup', 'pot', 'tea']
+    >>> pairs.rank(["pot"], 2)[0]
+    [('tea', 0.5)]
+    """
+
+    kind = "c"
+
+    def __init__(self, partitions: int = 1) -> None:
+        self._near: list[dict[str, _Near]] = [{} for _ in range(partitions)]
+        self._mass: list[dict[str, int]] = [{} for _ in range(partitions)]  # all weight an item ever took part in
+
+    def learn_one(self, item: str, recent: Sequence[str]) -> set[str]:
+        """Pair `item` with the choices before it (`recent`, oldest first); returns the items whose lists changed."""
+        near, mass = self._near[0], self._mass[0]
+        touched: set[str] = set()
+        for distance, other in enumerate(reversed(recent[-WINDOW:]), 1):
+            if other == item or other in touched:
+                continue
+            touched.add(other)
+            weight = UNIT // distance
+            for one, two, way in ((other, item, 0), (item, other, 1)):
+                neighbours = near.setdefault(one, {})
+                neighbours.setdefault(two, [0, 0])[way] += weight
+                mass[one] = mass.get(one, 0) + weight
+                if len(neighbours) > KEPT + SLACK:
+                    near[one] = dict(nsmallest(KEPT, neighbours.items(), key=lambda n: (-n[1][0] - n[1][1], n[0])))
+        if touched:
+            touched.add(item)
+        return touched
+
+    def dump(self, item: str) -> bytes:
+        return _packer.encode((self._mass[0].get(item, 0), self._near[0].get(item, {})))
+
+    def load(self, partition: int, item: str, value: bytes | None) -> None:
+        if value is None:
+            self._near[partition].pop(item, None)
+            self._mass[partition].pop(item, None)
+        else:
+            self._mass[partition][item], self._near[partition][item] = _unpacker.decode(value)
+
+    def rank(self, recent: Sequence[str], k: int) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+        """Best k by what came after the last items, and best k by cosine of both directions, for a history `recent`.
+
+        `recent` is oldest first; its last 3 items count for the first list, its last 10 for the second.
+        """
+        after: dict[str, float] = {}
+        both: dict[str, float] = {}
+        mass = self._mass
+        for age, item in enumerate(reversed(recent[-10:])):
+            own = sum(m.get(item, 0) for m in mass) + UNIT
+            fade = DECAY**age
+            share = fade / own
+            cosine = fade / sqrt(own)
+            for near in self._near:
+                for other, (ahead, behind) in near.get(item, {}).items():
+                    both[other] = both.get(other, 0.0) + cosine * (ahead + behind)
+                    if age < 3 and ahead:
+                        after[other] = after.get(other, 0.0) + ahead * share
+        for other in both:
+            both[other] /= sqrt(sum(m.get(other, 0) for m in mass) + UNIT)
+        return best(after.items(), k), best(both.items(), k)
+
+
+def best(scored: Iterable[tuple[str, float]], k: int) -> list[tuple[str, float]]:
+    """The k highest of (item, score), ties by name."""
+    return nsmallest(k, scored, key=lambda pair: (-pair[1], pair[0]))

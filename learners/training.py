@@ -1,0 +1,32 @@
+"""Settings of the sequence model and of its training; no torch here, so that everybody may read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Training:
+    """`dim`, `blocks`, `heads`: the model's size. `epochs` of a first training, `fine_epochs` of a warm start.
+
+    `window`: newest interactions a fine-tune sees; `replay`: older ones mixed in, so that it does not forget;
+    `gate_share` of the window is kept untouched for the gate, at most `gate_windows` of it. `budget_s` bounds one
+    training's wall time: what is done by then is what is judged. `threads` of torch on the CPU.
+    """
+
+    dim: int = 64
+    blocks: int = 2
+    heads: int = 2
+    dropout: float = 0.2
+    learning_rate: float = 1e-3
+    fine_learning_rate: float = 5e-4
+    batch: int = 64
+    epochs: int = 12
+    fine_epochs: int = 6
+    window: int = 50_000
+    replay: int = 20_000
+    gate_share: float = 0.15
+    gate_windows: int = 2_048
+    budget_s: float = 120.0
+    threads: int = 1
+    seed: int = 7

@@ -1,0 +1,81 @@
+"""A bundle: all that one version of the sequence model is, in one folder that Triton can load.
+
+    model.onnx  model.py  vocabulary.json  popular.json  canary.npz  weights.safetensors  card.json  manifest.json
+
+The manifest holds the sha256 of every other file; its own sha256 is the version's hash in `releases.v1`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MANIFEST = "manifest.json"
+
+
+class Corrupt(ValueError):
+    """A bundle that is not what its manifest says; the text names the file."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Items of one version in the order of their rows; row 0 is padding, so item i has row i + 1."""
+
+    items: list[str]
+    row: dict[str, int]
+    popular: list[str]
+
+    @staticmethod
+    def load(folder: Path) -> Vocabulary:
+        items = json.loads((folder / "vocabulary.json").read_text())
+        popular = json.loads((folder / "popular.json").read_text())
+        return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular)
+
+    def encode(self, history: Sequence[str], length: int) -> npt.NDArray[np.int64]:
+        """int64[length]: rows of the newest items that are known, right-aligned, zeros before them."""
+        rows = [row for item in history if (row := self.row.get(item))][-length:]
+        out = np.zeros(length, np.int64)
+        if rows:
+            out[-len(rows) :] = rows
+        return out
+
+    def decode(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> list[tuple[str, float]]:
+        """(item, score) of the model's best rows, best first."""
+        return [(self.items[r - 1], s) for r, s in zip(rows.tolist(), scores.tolist(), strict=True) if 0 < r <= len(self.items)]
+
+
+def seal(folder: Path) -> str:
+    """Write the manifest of everything in the folder; returns the manifest's sha256."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
+    manifest = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    text = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    (folder / MANIFEST).write_bytes(text)
+    return hashlib.sha256(text).hexdigest()
+
+
+def verify(folder: Path, sha256: str | None = None) -> None:
+    """Raise `Corrupt` where a file is missing, changed, unknown or a link, or the manifest is not the one of `sha256`."""
+    text = (folder / MANIFEST).read_bytes()
+    if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256:
+        raise Corrupt(f"{folder / MANIFEST}: not the manifest of {sha256}")
+    manifest: dict[str, str] = json.loads(text)
+    there = {p.name for p in folder.iterdir() if p.name not in (MANIFEST, "__pycache__")}
+    if there != manifest.keys():
+        raise Corrupt(f"{folder}: files {sorted(there ^ manifest.keys())} are missing or not in the manifest")
+    for name, digest in manifest.items():
+        file = folder / name
+        if file.is_symlink() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            raise Corrupt(f"{file}: not what the manifest says")
+
+
+def card(folder: Path) -> dict[str, Any]:
+    """The release card: request, lineage, gates, metrics."""
+    read: dict[str, Any] = json.loads((folder / "card.json").read_text())
+    return read

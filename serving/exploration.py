@@ -1,0 +1,26 @@
+"""Exploration: Plackett-Luce sampling of a list, with the propensity of every position."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def plackett_luce(
+    scores: npt.NDArray[np.float32], k: int, temperature: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Rows of the k items drawn without replacement with odds exp(score / temperature), and each draw's propensity.
+
+    The propensity of a position is the probability of its item given the positions before it. Temperature 0 is the
+    deterministic ranking, propensities 1; ties keep their order. Gumbel top-k: Kool et al., ICML 2019.
+    """
+    k = min(k, len(scores))
+    if temperature <= 0:
+        return np.argsort(-scores, kind="stable")[:k], np.ones(k, np.float32)
+    logits = scores.astype(np.float64) / temperature
+    logits -= logits.max()
+    drawn = np.argsort(-(logits + rng.gumbel(size=len(logits))), kind="stable")[:k]
+    odds = np.exp(logits)
+    before = np.concatenate([[0.0], np.cumsum(odds[drawn])[:-1]])
+    left = np.maximum(odds.sum() - before, odds[drawn])
+    return drawn, (odds[drawn] / left).astype(np.float32)

@@ -1,0 +1,210 @@
+"""From the online state and the deep model's lists to answers: candidates, features, order, exploration. Pure.
+
+Time and randomness come in; nothing here knows Kafka, Triton or a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from learners.covisitation import best
+from learners.online import Online
+from serving.catalogue import Catalogue
+from serving.exploration import plackett_luce
+from serving.features import ABSENT, POPULAR, RANKER, SOURCES, Candidates, features, union
+from serving.guard import Guard, merged
+from serving.repeats import Repeats, never_happen
+
+TAKEN = {"deep": 60, "after": 30, "covisited": 50, "neighbours": 40, "fresh": 10, "history": 10}  # per source; union ~150
+POPULAR_TAKEN = 20
+POPULAR_KEPT = 400  # popular items per half-life that are kept ready: enough to skip what a heavy user has had
+FRESH_KEPT = 100
+SAMPLE = 20  # candidates not shown that an impression logs
+DAY = 86_400.0
+
+Scored = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request. `recent` given: a session that overrides the user's own history (oldest first)."""
+
+    user: str
+    k: int = 10
+    recent: tuple[str, ...] = ()
+    exclude: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One ranked list and what an impression logs of how it came about (`streams.timeline.Impression`)."""
+
+    items: list[str]
+    scores: npt.NDArray[np.float32]
+    propensities: npt.NDArray[np.float32]
+    reasons: list[str]
+    sample: list[str]
+    features: npt.NDArray[np.float16]
+    candidates: list[str]
+    ranks: npt.NDArray[np.uint8]
+    seen: int
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What is the same for everybody for a moment; replaced as a whole, so that an answer never sees half of it."""
+
+    scores: npt.NDArray[np.float32]  # [items, half-lives] decayed counts
+    top: npt.NDArray[np.float32]  # [half-lives] the largest of them
+    first: npt.NDArray[np.float64]  # [items] event time of the first choice, inf where there was none
+    popular: list[Scored]  # best POPULAR_KEPT per half-life
+    fresh: Scored
+    ranking: npt.NDArray[np.float32]  # [features] merged weights of the ranker, empty before the first slate
+    order: list[int]  # sources in the order in which they fill a list (serving.guard)
+    once: bool  # this stream never brings an item back to a user
+
+
+@dataclass
+class View:
+    """The online state as a server sees it: all partitions merged."""
+
+    online: Online
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    guards: dict[int, Guard] = field(default_factory=dict)
+    repeats: dict[int, Repeats] = field(default_factory=dict)
+    weights: dict[int, tuple[int, npt.NDArray[np.float64]]] = field(default_factory=dict)
+    watermark: float = 0.0  # newest event time of the stream, Unix s
+    fallback: list[str] = field(default_factory=list)  # popular items of the live bundle, for a start without Kafka
+
+    def __post_init__(self) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring what is the same for everybody up to date; cheap enough for a few times a second."""
+        popularity = self.online.popularity
+        scores = popularity.scores()
+        names = popularity.names[: len(scores)]
+        first = popularity.first_seen()[: len(scores)]
+        k = min(POPULAR_KEPT, len(names))
+        popular: list[Scored] = []
+        for column in range(scores.shape[1]):
+            rows = np.argpartition(-scores[:, column], k - 1)[:k] if k else np.empty(0, np.intp)
+            popular.append(best(((names[r], float(scores[r, column])) for r in rows), k))
+        newest = np.argsort(-np.where(np.isfinite(first), first, -np.inf), kind="stable")[:FRESH_KEPT]
+        fresh = {names[r]: float(first[r]) for r in newest if np.isfinite(first[r])}
+        fresh |= dict(list(self.catalogue.announced.items())[-FRESH_KEPT:])
+        learned = list(self.weights.values())
+        slates = sum(n for n, _ in learned)
+        ranking = np.sum([w * (n / slates) for n, w in learned], axis=0) if slates else np.empty(0)
+        self.shared = Shared(
+            scores=scores,
+            top=scores.max(0, initial=1e-9),
+            first=first,
+            popular=popular,
+            fresh=best(fresh.items(), FRESH_KEPT),
+            ranking=np.asarray(ranking, np.float32),
+            order=merged(list(self.guards.values())).order(),
+            once=never_happen(list(self.repeats.values())),
+        )
+
+    def values(self, shared: Shared, candidates: Candidates, recent: Sequence[str]) -> npt.NDArray[np.float16]:
+        """float16[items, features] of the candidates for a history `recent`."""
+        rows = np.array([self.online.popularity.row.get(item, -1) for item in candidates.items], np.intp)
+        known = (rows >= 0) & (rows < len(shared.scores))
+        popularity = np.zeros((len(rows), shared.scores.shape[1]), np.float32)
+        popularity[known] = shared.scores[rows[known]] / shared.top
+        first = np.full(len(rows), np.inf)
+        first[known] = shared.first[rows[known]]
+        age = np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0).astype(np.float32)
+        own = np.array([recent.count(item) for item in candidates.items], np.float32)
+        taste = self.catalogue.affinity(recent[-20:])
+        affinity = np.zeros(len(rows), np.float32)
+        if taste:
+            of = self.catalogue.categories
+            affinity[:] = [sum(taste.get(c, 0.0) for c in of.get(i, ())) / max(len(of.get(i, ())), 1) for i in candidates.items]
+        return features(candidates, popularity, age, own, affinity)
+
+
+def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.random.Generator) -> Answer:
+    """The list for one ask; `deep` is the sequence model's best-first list for the same history, empty without one."""
+    online, shared = view.online, view.shared
+    profile = online.profiles.get(ask.user) if ask.user else None
+    recent: Sequence[str] = ask.recent or (profile.recent if profile else ())
+    had = profile.has_had if profile and shared.once else (lambda _: False)
+    current = set(ask.recent)  # a session's own items are not news to it, where streams do not repeat
+
+    def open_to(item: str) -> bool:
+        return item not in ask.exclude and view.catalogue.allows(item, ask.categories)
+
+    def wanted(item: str) -> bool:
+        return open_to(item) and not had(item) and not (shared.once and item in current)
+
+    after, covisited = online.pairs.rank(recent, 80) if recent else ([], [])
+    lists: dict[str, Scored] = {
+        "deep": deep,
+        "after": after,
+        "covisited": covisited,
+        "neighbours": online.neighbours.rank(ask.user, recent, online.profiles, 80) if recent else [],
+        "fresh": shared.fresh,
+        "history": [] if shared.once else [(item, 1.0) for item in dict.fromkeys(reversed(recent))],
+    }
+    taken = [_first(lists.get(name, []), TAKEN[name], wanted) if name in TAKEN else [] for name in SOURCES]
+    for source, popular in zip(POPULAR, shared.popular, strict=True):
+        taken[source] = _first(popular, POPULAR_TAKEN, wanted)
+    if not any(taken):  # everything was had or asked away: better known items than none
+        taken[POPULAR[0]] = _first(shared.popular[-1] or [(i, 0.0) for i in view.fallback], max(ask.k, POPULAR_TAKEN), open_to)
+    candidates = union(taken)
+    values = view.values(shared, candidates, recent)
+    learned = values.astype(np.float32) @ shared.ranking if len(shared.ranking) else np.zeros(len(values), np.float32)
+    candidates.ranks[np.argsort(-learned, kind="stable"), RANKER] = np.minimum(np.arange(len(values)), ABSENT - 1)
+    if not len(shared.ranking):
+        candidates.ranks[:, RANKER] = ABSENT
+    scores = learned if shared.order[0] == RANKER else _filled(candidates, shared.order)
+    drawn, propensities = plackett_luce(scores, ask.k, temperature, rng)
+    shown = set(drawn.tolist())
+    rest = np.array([row for row in range(len(values)) if row not in shown], np.intp)
+    sample = rng.choice(rest, min(SAMPLE, len(rest)), replace=False) if len(rest) else rest
+    first = np.argsort(-scores, kind="stable")
+    return Answer(
+        items=[candidates.items[row] for row in drawn],
+        scores=scores[drawn],
+        propensities=propensities,
+        reasons=[reason(candidates.ranks[row]) for row in drawn],
+        sample=[candidates.items[row] for row in sample],
+        features=values[np.concatenate([drawn, sample]).astype(np.intp)],
+        candidates=[candidates.items[row] for row in first],
+        ranks=candidates.ranks[first],
+        seen=profile.n if profile else 0,
+    )
+
+
+def _first(entries: Scored, k: int, wanted: Callable[[str], bool]) -> Scored:
+    out: Scored = []
+    for entry in entries:
+        if wanted(entry[0]):
+            out.append(entry)
+            if len(out) == k:
+                break
+    return out
+
+
+def _filled(candidates: Candidates, order: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Scores that put the first source's list first, then what the second adds, and so on: -0, -1, -2, …"""
+    n = len(candidates.items)
+    keys = [candidates.ranks[:, source] for source in order]
+    lead = np.argmax(np.stack([k != ABSENT for k in keys]), axis=0)  # first source in the order that names the item
+    rank = np.stack(keys)[lead, np.arange(n)]
+    place = np.empty(n, np.float32)
+    place[np.lexsort((rank, lead))] = -np.arange(n, dtype=np.float32)
+    return place
+
+
+def reason(ranks: npt.NDArray[np.uint8]) -> str:
+    """Which sources put an item there, best first: `covisited:1 deep:4` (ranks count from 1)."""
+    named = sorted((int(rank), source) for source, rank in enumerate(ranks) if rank != ABSENT and source != RANKER)
+    return " ".join(f"{SOURCES[source]}:{rank + 1}" for rank, source in named[:3])

@@ -1,0 +1,95 @@
+"""A release's life: which version serves whom. One state machine, a fold of the whole topic `releases.v1`. Pure.
+
+    requested ─▶ candidate ─▶ shadow ─▶ canary ─▶ live ─▶ (superseded by the next live)
+        └─▶ refused   └──────────┴─────────┴────────┴─▶ rolled_back
+
+A step that the table does not allow is ignored, with its reason; operators' records go through the same door.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from zlib import crc32
+
+# stage -> the stages a version may come from; None: a version nobody has heard of
+ALLOWED: dict[str, frozenset[str | None]] = {
+    "requested": frozenset({None}),
+    "candidate": frozenset({None, "requested"}),
+    "refused": frozenset({None, "requested", "candidate"}),
+    "shadow": frozenset({"candidate"}),
+    "canary": frozenset({"candidate", "shadow"}),
+    "live": frozenset({"candidate", "shadow", "canary", "superseded", "rolled_back"}),
+    "rolled_back": frozenset({"candidate", "shadow", "canary", "live"}),
+}
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """`canary_share` of users who get a canary; it goes live after `judged` answers without evidence of harm, at the
+    latest after `deadline_s`. `keep`: versions that stay loaded."""
+
+    canary_share: float = 0.1
+    judged: int = 100
+    deadline_s: float = 15.0
+    keep: int = 3
+
+
+@dataclass
+class Releases:
+    """What is live, what is on trial, and every version's stage."""
+
+    live: int = 0  # 0: no deep model yet
+    canary: int = 0
+    share: float = 0.0
+    stages: dict[int, str] = field(default_factory=dict)
+    hashes: dict[int, str] = field(default_factory=dict)  # version -> sha256 of its manifest
+    lives: list[int] = field(default_factory=list)  # every version that was live, in order
+    requests: dict[str, str] = field(default_factory=dict)  # request id -> last stage it led to
+
+    def apply(self, version: int, stage: str, share: float | None = None, sha256: str | None = None, request: str | None = None) -> str | None:
+        """Take one record in; returns why it was ignored, None where it counted."""
+        before = self.stages.get(version)
+        if before not in ALLOWED[stage]:
+            return f"version {version} is {before or 'unknown'}, it cannot become {stage}"
+        if stage in ("candidate", "canary", "shadow", "live") and version <= max(self.lives, default=0) and before is None:
+            return f"version {version} is not newer than {max(self.lives)}, which was live"
+        if version:
+            self.stages[version] = stage
+        if sha256 is not None:
+            self.hashes[version] = sha256
+        if request is not None:
+            self.requests[request] = stage
+        if stage == "canary":
+            self.canary, self.share = version, share or 0.0
+        elif stage == "live":
+            if self.live and self.live != version:
+                self.stages[self.live] = "superseded"
+            self.live = version
+            self.lives.append(version)
+        elif stage == "rolled_back" and version == self.live:
+            self.lives = [v for v in self.lives if v != version]
+            self.live = self.lives[-1] if self.lives else 0
+            if self.live:
+                self.stages[self.live] = "live"
+        if version == self.canary and stage in ("live", "rolled_back", "refused"):
+            self.canary, self.share = 0, 0.0
+        return None
+
+    def version_for(self, user: str) -> tuple[int, str]:
+        """(version, arm) that serves `user`: a stable share of the users, by hash, is the canary's."""
+        if self.canary and crc32(f"{self.canary}/{user}".encode()) % 10_000 < self.share * 10_000:
+            return self.canary, "canary"
+        return self.live, "live"
+
+    @property
+    def newest(self) -> int:
+        """Highest version ever named."""
+        return max(self.stages, default=0)
+
+    def loaded(self, keep: int) -> list[int]:
+        """Versions that should stay loaded: live, canary, and those live before, `keep` in all."""
+        wanted = [v for v in (self.live, self.canary) if v]
+        for version in reversed(self.lives):
+            if version not in wanted and len(wanted) < keep:
+                wanted.append(version)
+        return sorted(wanted)

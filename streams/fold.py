@@ -1,0 +1,327 @@
+"""The fold: the online state of one partition is a deterministic function of its timeline, in order. Pure.
+
+It needs no catalogue, no release and no other partition, and makes no choice about the stream as a whole: who merges
+the partitions, decides. Every record has one effect: a fence per input partition drops what ingest wrote twice, a
+window of event ids what a producer sent twice.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from random import Random
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from feedback import attribution, signals
+from feedback.attribution import Block, Early, Ledger, Pending
+from learners import covisitation, neighbours, popularity, profiles
+from learners.online import Online
+from learners.ranker import PairwiseRanker
+from serving.features import FEATURES, SOURCES
+from serving.guard import Guard, dcg
+from serving.repeats import Repeats
+from streams import topics
+from streams.events import Metric, to_bytes, utc
+from streams.standing import POSITION, Standing
+from streams.timeline import Erased, Impression, Interacted, Reacted, Record, Shown, decode
+
+WINDOW = 100_000  # event ids a partition remembers, 8 bytes each
+CHUNK = 128  # of them in one record of the state topic
+_ledger = msgspec.msgpack.Decoder(Ledger)
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Log(NamedTuple):
+    """One record of the log that a machine folds."""
+
+    offset: int
+    timestamp: int  # broker's append time, ms
+    key: bytes | None
+    value: bytes
+
+
+class Output(NamedTuple):
+    """A record for another topic, committed together with the state."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass
+class Step:
+    """What a batch changed: records of the state topic (None is a tombstone) and records for other topics."""
+
+    touched: dict[bytes, bytes | None] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
+
+
+class FoldError(Exception):
+    """A valid record made the fold raise; memory is no longer the state of any position."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the record at offset {offset} made the fold raise")
+        self.offset = offset
+
+
+def shape(shards: int) -> str:
+    """Hash of every constant that shapes the state: a state folded with others must be rebuilt, not continued."""
+    facts = (
+        shards, popularity.HALF_LIVES, covisitation.WINDOW, covisitation.UNIT, covisitation.KEPT, covisitation.SLACK,
+        profiles.RECENT, profiles.CONSUMED, profiles.SESSION_GAP, neighbours.SEEN_BY, WINDOW, CHUNK, FEATURES, SOURCES,
+        attribution.PENDING, attribution.EARLY, attribution.WAIT_MS, signals.FULL, signals.IDLE_MS,
+    )  # fmt: skip
+    return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+
+
+class Fold:
+    """The online state of timeline partition `partition` of `shards`."""
+
+    def __init__(self, partition: int, shards: int) -> None:
+        self.partition, self.shards = partition, shards
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the state before the first record."""
+        self.standing = Standing(shape=shape(self.shards))
+        self.online = Online(1, self.shards)
+        self.ranker = PairwiseRanker(FEATURES)
+        self.ledgers: dict[str, Ledger] = {}
+        self._open: set[str] = set()  # users with an open block
+        self._ids: dict[int, list[bytes]] = {}  # chunk number -> 8-byte hashes
+        self._known: set[bytes] = set()
+        self._guard = Guard()
+        self._repeats = Repeats()
+
+    # --- restore -----------------------------------------------------------------------------------------------------
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """Take one record of the state topic over; later records of a key replace earlier ones."""
+        if key == POSITION:
+            self._load_standing(Standing.load(value or b""))
+            return
+        name = key.decode()
+        if self.online.load(0, name, value):
+            return
+        kind, _, rest = name.partition("·")
+        if kind == "w":
+            self.ranker.load(value)
+        elif kind == "a":
+            ledger = _ledger.decode(value) if value is not None else Ledger()
+            self.ledgers[rest] = ledger
+            (self._open.add if ledger.block else self._open.discard)(rest)
+            if value is None:
+                del self.ledgers[rest]
+        elif kind == "x":
+            old, slot = self._ids.get(int(rest), []), int(rest)
+            self._known.difference_update(old)
+            self._ids[slot] = [value[i : i + 8] for i in range(0, len(value), 8)] if value else []
+            self._known.update(self._ids[slot])
+
+    def _load_standing(self, standing: Standing) -> None:
+        standing.check(shape(self.shards))
+        self.standing = standing
+        self.online.popularity.clock[0] = standing.clock
+        self._guard = Guard(standing.guard, standing.judged)
+        self._repeats = Repeats(*standing.repeats)
+
+    @property
+    def next(self) -> int:
+        """Timeline offset of the first record that this state does not hold."""
+        return self.standing.next
+
+    def position(self, next_offset: int, as_of: int) -> tuple[bytes, bytes]:
+        """The record that says where the state stands, to be committed with it."""
+        s = self.standing
+        s.next, s.as_of, s.clock = next_offset, as_of, self.online.popularity.clock[0]
+        s.guard, s.judged = self._guard.sums.tolist(), self._guard.weight
+        s.repeats = (self._repeats.n, self._repeats.repeated, self._repeats.recent)
+        return POSITION, s.dump()
+
+    # --- fold --------------------------------------------------------------------------------------------------------
+    def fold(self, records: Sequence[Log], skip: Collection[int] = ()) -> Step:
+        """Fold a batch; `skip` are offsets to leave out (they are dead letters). Raises `FoldError`."""
+        step, touched = Step(), set[str]()
+        now = 0
+        for log in records:
+            if log.offset in skip:
+                self._count("fold_errors")
+                continue
+            try:
+                record = decode(log.value)
+                now = max(now, record.source.appended)
+                self._one(record, touched)
+            except Exception as error:
+                raise FoldError(log.offset) from error
+        if now // 1000 > self.standing.second:
+            self._close_idle(now, touched)
+            step.outputs = self._metrics(now)
+            self.standing.second = now // 1000
+        for name in sorted(touched):
+            step.touched[name.encode()] = self._dump(name)
+        return step
+
+    def _dump(self, name: str) -> bytes | None:
+        kind, _, rest = name.partition("·")
+        if kind == "w":
+            return self.ranker.dump()
+        if kind == "a":
+            ledger = self.ledgers.get(rest)
+            return None if ledger is None else _pack(ledger)
+        if kind == "x":
+            return b"".join(self._ids[int(rest)])
+        return self.online.dump(name)
+
+    def _count(self, what: str) -> None:
+        self.standing.counts[what] = self.standing.counts.get(what, 0) + 1
+
+    def _one(self, record: Record, touched: set[str]) -> None:
+        source = record.source
+        fence = f"{source.topic}/{source.partition}"
+        if source.offset <= self.standing.fences.get(fence, -1):
+            self._count("refolded")
+            return
+        self.standing.fences[fence] = source.offset
+        if isinstance(record, Interacted | Reacted) and record.id is not None and self._repeated(source.topic, record.id, touched):
+            self._count("duplicates")
+            return
+        self._count("folded")
+        if isinstance(record, Interacted):
+            self._count("backfilled" if record.backfill else "interactions")
+            self._interacted(record, touched)
+        elif isinstance(record, Shown):
+            self._shown(record.impression, source.appended, touched)
+        elif isinstance(record, Reacted):
+            self._reacted(record, touched)
+        else:
+            self._erased(record, touched)
+
+    def _repeated(self, topic: int, id: str, touched: set[str]) -> bool:
+        mark = blake2b(f"{topic}/{id}".encode(), digest_size=8).digest()
+        if mark in self._known:
+            return True
+        slot = self.standing.ids // CHUNK % (WINDOW // CHUNK + 1)
+        if self.standing.ids % CHUNK == 0:  # the oldest chunk makes room
+            self._known.difference_update(self._ids.get(slot, ()))
+            self._ids[slot] = []
+        self._ids[slot].append(mark)
+        self._known.add(mark)
+        self.standing.ids += 1
+        touched.add(f"x·{slot}")
+        return False
+
+    def _interacted(self, event: Interacted, touched: set[str]) -> None:
+        self.standing.watermark = max(self.standing.watermark, event.at)
+        profile = self.online.profiles.get(event.user)
+        ledger = self.ledgers.get(event.user)
+        seen = profile.n if profile else 0
+        known = seen > 0
+        changed, repeat = self.online.learn_one(event.user, event.item, event.at)
+        touched |= changed
+        if known:
+            self._repeats = self._repeats.after(repeat)
+        if ledger is not None and ledger.pending and (self.online.profiles.get(event.user) or profiles.Profile()).n > seen:
+            for pending in ledger.due(seen):
+                self._judge(event.user, ledger, pending, event.item, event.source.appended, touched)
+
+    def _shown(self, shown: Impression, now: int, touched: set[str]) -> None:
+        self._count("impressions")
+        if shown.probe:
+            self._count("probes")
+        ledger = self._ledger(shown.user, touched)
+        self._drop_expired(ledger, now)
+        pending = Pending(
+            shown.id, shown.seen, shown.version, shown.shown, shown.sample,
+            base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks),
+        )  # fmt: skip
+        early = [e for e in ledger.early if e.recommendation_id == shown.id]
+        ledger.early = [e for e in ledger.early if e.recommendation_id != shown.id]
+        for _ in early:
+            self._count("attributed")
+        chosen = next((e.item for e in early if e.positive), None) or self.online.profiles.after(shown.user, shown.seen)
+        if chosen is not None:
+            self._judge(shown.user, ledger, pending, chosen, now, touched)
+            return
+        ledger.pending.append(pending)
+        if len(ledger.pending) > attribution.PENDING:
+            ledger.pending.pop(0)
+            self._count("unjudged")
+
+    def _reacted(self, reaction: Reacted, touched: set[str]) -> None:
+        self._count("reactions")
+        now, positive = reaction.source.appended, attribution.is_positive(reaction.kind)
+        ledger = self._ledger(reaction.user, touched)
+        self._drop_expired(ledger, now)
+        if reaction.recommendation_id in ledger.judged:
+            self._count("attributed")
+        elif any(p.id == reaction.recommendation_id for p in ledger.pending):
+            self._count("attributed")
+            if positive and (pending := ledger.take(reaction.recommendation_id)):
+                self._judge(reaction.user, ledger, pending, reaction.item, now, touched)
+        else:
+            ledger.early.append(Early(reaction.recommendation_id, reaction.item, positive, now))
+            self._drop_expired(ledger, now)
+
+    def _erased(self, erasure: Erased, touched: set[str]) -> None:
+        self._count("erasures")
+        touched |= self.online.forget(erasure.user)
+        if self.ledgers.pop(erasure.user, None) is not None:
+            self._open.discard(erasure.user)
+            touched.add(f"a·{erasure.user}")
+
+    def _ledger(self, user: str, touched: set[str]) -> Ledger:
+        touched.add(f"a·{user}")
+        return self.ledgers.setdefault(user, Ledger())
+
+    def _drop_expired(self, ledger: Ledger, now: int) -> None:
+        for _ in range(ledger.expired(now)):
+            self._count("unattributed")
+
+    # --- judge -------------------------------------------------------------------------------------------------------
+    def _judge(self, user: str, ledger: Ledger, pending: Pending, item: str, now: int, touched: set[str]) -> None:
+        self._count("judged")
+        ranks = attribution.verdict(pending, item, len(SOURCES))
+        ndcgs = dcg(ranks)
+        self._guard.learn(ndcgs[:-1])
+        for rows, chosen, weight in attribution.slate(pending, item, len(FEATURES)):
+            rng = Random(f"{self.partition}/{self.ranker.slates}")  # seeded by what the state holds
+            self.ranker.learn_slate(rows, chosen, rng, weight)
+            touched.add("w·")
+        ledger.remember(pending.id)
+        ledger.block, closed = signals.add(ledger.block, pending.version, ranks < 10, ndcgs, now)
+        (self._open.add if ledger.block else self._open.discard)(user)
+        self._close(closed)
+        touched.add(f"a·{user}")
+
+    def _close(self, blocks: Sequence[Block]) -> None:
+        for b in blocks:
+            self.standing.closed.append((b.version, [h / b.n for h in b.hits], [round(s / b.n, 6) for s in b.ndcgs]))
+
+    def _close_idle(self, now: int, touched: set[str]) -> None:
+        for user in sorted(self._open):
+            ledger = self.ledgers[user]
+            if ledger.block is not None and ledger.block.touched < now - signals.IDLE_MS:
+                self._close([ledger.block])
+                ledger.block = None
+                self._open.discard(user)
+                touched.add(f"a·{user}")
+
+    def _metrics(self, now: int) -> list[Output]:
+        """The closed second as metrics: one signal per source and version, and the totals of this partition."""
+        at, closed, self.standing.closed = utc(now / 1000), self.standing.closed, []
+        where = {str(self.partition): self.standing.next}
+        metrics = [Metric(signal=f"stream/{self.partition}", at=at, positions=where, counts=dict(self.standing.counts))]
+        for version in sorted({version for version, _, _ in closed}):
+            blocks = [(hits, ndcgs) for v, hits, ndcgs in closed if v == version]
+            for column, source in enumerate([*SOURCES, "served"]):
+                if source == "deep" and version == 0:
+                    continue
+                hits = [round(h[column], 4) for h, _ in blocks]
+                ndcgs = [round(n[column], 4) for _, n in blocks]
+                metrics.append(Metric(signal=source, version=version, at=at, n=len(blocks), hits=hits, ndcgs=ndcgs, positions=where))
+        return [Output(topics.METRICS, m.signal.encode(), to_bytes(m)) for m in metrics]

@@ -1,0 +1,116 @@
+"""Ingest: raw bytes of an input topic -> one timeline record, or the reason why it is a dead letter. Stateless, pure.
+
+Every check is here, so that the fold and everything after it may trust what it reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from serving.features import FEATURES, SOURCES
+from streams import timeline, topics
+from streams.events import MAX_BYTES, Erasure, Feedback, Interaction
+from streams.timeline import Erased, Impression, Interacted, Reacted, Shown, Source
+
+FUTURE_MS = 300_000  # an `at` later than the broker's append time plus this is refused
+BACKFILL = "headrace.backfill"  # header of an interaction that is history
+_MODELS = {topics.INTERACTIONS: Interaction, topics.FEEDBACK: Feedback, topics.ERASURES: Erasure}
+_impression = msgspec.json.Decoder(Impression)
+
+
+class Refused(ValueError):
+    """The record is a dead letter. `reason` is a short stable word, the text says what exactly."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+def ingest(topic: int, partition: int, offset: int, appended: int, key: bytes | None, value: bytes | None, headers: Headers) -> timeline.Record | None:
+    """The timeline record of one input record; None where there is nothing to learn (an anonymous impression).
+
+    `topic` is the input's number in `topics.INPUTS`, `appended` the broker's append time in ms. Raises `Refused`.
+    """
+    name = topics.INPUTS[topic]
+    if value is None:
+        raise Refused("empty", "the value is null; only items.v1 knows tombstones")
+    if len(value) > MAX_BYTES:
+        raise Refused("too_large", f"{len(value)} bytes, at most {MAX_BYTES}")
+    source = Source(topic, partition, offset, appended)
+    if name == topics.RECOMMENDATIONS:
+        return _shown(source, key, value)
+    event = _event(name, value, headers)
+    at = event.at.timestamp()
+    if at * 1000 > appended + FUTURE_MS:
+        raise Refused("future", f"at {event.at.isoformat()} is more than {FUTURE_MS // 60_000} minutes after it was appended")
+    _check_key(key, event.user)
+    if isinstance(event, Interaction):
+        return Interacted(source, event.user, event.item, event.kind, at, event.value, event.id, event.session, backfill=any(k == BACKFILL for k, _ in headers))
+    if isinstance(event, Feedback):
+        return Reacted(source, event.recommendation_id, event.user, event.item, event.kind, at, event.value, event.id)
+    return Erased(source, event.user, at)
+
+
+def _event(name: str, value: bytes, headers: Headers) -> Interaction | Feedback | Erasure:
+    envelope = {k: (v or b"").decode("utf-8", "replace") for k, v in headers if k.startswith("ce_")}
+    try:
+        if not envelope:
+            return _MODELS[name].model_validate_json(value)
+        if envelope.get("ce_specversion") != "1.0":
+            raise Refused("cloudevents", f"ce_specversion {envelope.get('ce_specversion')!r}, only 1.0 is known")
+        data = json.loads(value)
+        if isinstance(data, dict):  # CloudEvents binary mode: the envelope names the event and its time
+            if "ce_id" in envelope and data.get("id") is None:
+                data["id"] = f"{envelope.get('ce_source', '')}/{envelope['ce_id']}".lstrip("/")
+            if "ce_time" in envelope:
+                data.setdefault("at", envelope["ce_time"])
+        return _MODELS[name].model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise _refused(error) from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused("not_json", str(error)[:300]) from None
+
+
+def _refused(error: ValidationError) -> Refused:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "value"
+    reason = {"json_invalid": "not_json", "extra_forbidden": "unknown_name", "missing": "missing_name"}.get(first["type"], "invalid")
+    return Refused(reason, f"{where}: {first['msg']}"[:300])
+
+
+def _check_key(key: bytes | None, user: str) -> None:
+    if key and key != user.encode():
+        raise Refused("key_contradicts", f"key {key[:64]!r} is not the user {user[:64]!r}")
+
+
+def _shown(source: Source, key: bytes | None, value: bytes) -> Shown | None:
+    try:
+        impression = _impression.decode(value)
+        rows = len(impression.shown) + len(impression.sample)
+        if len(timeline.unpack(impression.features, "<f2", len(FEATURES))) != rows:
+            raise ValueError(f"features: not {rows} rows of {len(FEATURES)}")
+        if len(timeline.unpack(impression.ranks, "u1", len(SOURCES))) != len(impression.candidates):
+            raise ValueError(f"ranks: not {len(impression.candidates)} rows of {len(SOURCES)}")
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Refused("invalid", str(error)[:300]) from None
+    if not impression.user:
+        return None
+    _check_key(key, impression.user)
+    return Shown(source, impression)
+
+
+def dead_letter_headers(headers: Iterable[tuple[str, bytes | None]], reason: str, detail: str, topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
+    """The record's own headers, then why and where it was refused; how often it was retried is counted by `dlq retry`."""
+    why: dict[str, Any] = {"reason": reason, "detail": detail, "topic": topic, "partition": partition, "offset": offset}
+    ours = [(f"headrace.error.{name}", str(what).encode()) for name, what in why.items()]
+    return [(k, v or b"") for k, v in headers if not k.startswith("headrace.error.")] + ours

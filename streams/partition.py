@@ -1,0 +1,135 @@
+"""One partition's commit: state, position and outputs in one Kafka transaction; the compacted topic is the store.
+
+Taking a partition means, in this order: start its transactional producer (which aborts what the former owner left open
+and refuses whatever it sends from now on), read the compacted state to its end, go on from the position found there.
+Memory is ahead of the log only inside a batch: after any failure the state is forgotten and the producer thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from streams.fold import Log, Output, Step
+from streams.kafka import Kafka
+
+# own time-out of a commit < the client's request < the broker's transaction: EndTxn is never re-sent under a live batch
+COMMIT_S, REQUEST_MS, TRANSACTION_MS = 8, 9_000, 10_000
+MAX_BATCH = 4 << 20
+
+
+class Machine(Protocol):
+    """A deterministic fold of one partition."""
+
+    def reset(self) -> None: ...
+    def load(self, key: bytes, value: bytes | None) -> None: ...
+    def fold(self, records: Sequence[Log], skip: Collection[int] = ()) -> Step: ...
+    def position(self, next_offset: int, as_of: int) -> tuple[bytes, bytes]: ...
+    @property
+    def next(self) -> int: ...
+
+
+class Partition:
+    """A machine, the partition of the state topic it lives in, and the producer that fences it."""
+
+    def __init__(self, kafka: Kafka, name: str, state_topic: str, number: int, machine: Machine) -> None:
+        self.machine, self.busy = machine, asyncio.Lock()
+        self._kafka, self._id = kafka, f"{kafka.prefix}{name}-{number}"
+        self._log = TopicPartition(kafka.prefix + state_topic, number)
+        self._producer: AIOKafkaProducer | None = None
+        self._read_to = 0
+
+    def forget(self) -> None:
+        """Memory may be ahead of the log: drop it. `open` reads it back."""
+        self.machine.reset()
+        self._read_to = 0
+
+    async def open(self) -> None:
+        """Fence whoever owned the partition, then read its committed state to the end."""
+        await self.close()
+        self._producer = AIOKafkaProducer(
+            **self._kafka.aiokafka(),
+            transactional_id=self._id,
+            transaction_timeout_ms=TRANSACTION_MS,
+            request_timeout_ms=REQUEST_MS,
+            max_batch_size=MAX_BATCH,
+            max_request_size=2 * MAX_BATCH,
+            linger_ms=0,
+        )
+        await self._producer.start()
+        reader = AIOKafkaConsumer(
+            **self._kafka.aiokafka(),
+            group_id=None,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=8 << 20,
+        )
+        await reader.start()
+        try:
+            reader.assign([self._log])
+            end = (await reader.end_offsets([self._log]))[self._log]
+            if self._read_to:
+                reader.seek(self._log, self._read_to)
+            else:
+                await reader.seek_to_beginning(self._log)
+            while await reader.position(self._log) < end:
+                for records in (await reader.getmany(timeout_ms=1000)).values():
+                    for record in records:
+                        self.machine.load(record.key, record.value)
+            self._read_to = end
+        finally:
+            await reader.stop()
+
+    async def commit(self, next_offset: int, as_of: int, step: Step) -> None:
+        """Make the step's state, the position and the outputs visible, together or not at all."""
+        await asyncio.wait_for(self._commit(next_offset, as_of, step), COMMIT_S)
+
+    async def _commit(self, next_offset: int, as_of: int, step: Step) -> None:
+        producer = self._producer
+        assert producer is not None, "commit before open"
+        await producer.begin_transaction()
+        sent: list[asyncio.Future[object]] = []
+        key, value = self.machine.position(next_offset, as_of)
+        for topic, partition, records in _batches(self._log, self._kafka.prefix, step, (key, value)):
+            batch = producer.create_batch()
+            for k, v, headers in records:
+                if batch.append(key=k, value=v, timestamp=None, headers=headers) is None:
+                    sent.append(await producer.send_batch(batch, topic, partition=partition))
+                    batch = producer.create_batch()
+                    if batch.append(key=k, value=v, timestamp=None, headers=headers) is None:
+                        raise ValueError(f"a record of {len(v or b'')} bytes for {topic} fits no batch of {MAX_BATCH}")
+            sent.append(await producer.send_batch(batch, topic, partition=partition))
+        for result in sent:  # all acknowledged before EndTxn is asked for
+            await result
+        await producer.commit_transaction()
+        self._read_to = max(self._read_to, sent[0].result().offset)  # type: ignore[attr-defined] # aiokafka: RecordMetadata
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(Exception):  # it may be fenced, or the broker gone: it is thrown away either way
+                await asyncio.wait_for(producer.stop(), 5)
+
+
+_Record = tuple[bytes, bytes | None, list[tuple[str, bytes]]]
+
+
+def _batches(log: TopicPartition, prefix: str, step: Step, position: tuple[bytes, bytes]) -> list[tuple[str, int, list[_Record]]]:
+    """The step's records by (topic, partition), the state first; outputs all go to topics of one partition."""
+    state: list[_Record] = [(k, v, []) for k, v in step.touched.items()]
+    groups: dict[str, list[_Record]] = {}
+    for output in step.outputs:
+        groups.setdefault(prefix + output.topic, []).append((output.key, output.value, list(output.headers)))
+    state.append((*position, []))
+    return [(log.topic, log.partition, state), *((topic, 0, records) for topic, records in groups.items())]
+
+
+def dead_letter(topic: str, letters: str, partition: int, log: Log, reason: str, detail: str) -> Output:
+    """`log`, untouched, for the dead letters of `topic`."""
+    why = {"reason": reason, "detail": detail[:300], "topic": topic, "partition": partition, "offset": log.offset}
+    headers = [(f"headrace.error.{k}", str(v).encode()) for k, v in why.items()]
+    return Output(letters, log.key or b"", log.value, headers)

@@ -1,0 +1,196 @@
+"""What the Triton model `recommend` does: answers from the replica, with the deep model's lists, and logs impressions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from confluent_kafka import KafkaError, Message, Producer
+
+from serving.bundle import Vocabulary
+from serving.recommend import Answer, Ask, Scored, answer
+from serving.release import Releases
+from streams import topics
+from streams.kafka import Kafka
+from streams.replica import Replica
+from streams.timeline import Impression, pack
+
+log = logging.getLogger("headrace.recommend")
+MAX_K = 100
+STALE_MS = 5_000  # older state makes an answer degraded
+BREAK_S = 2.0  # a dead `sequence` costs a second a call: after an error it is left alone for so long
+IMPRESSION_BYTES = 6_000
+LENGTH = 50  # the sequence model's window
+
+Sequence_ = Callable[[int, npt.NDArray[np.int64]], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Request:
+    user: str
+    k: int
+    recent: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    probe: bool = False
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a client sees; `as_of` Unix ms of the state, 0 where none has been heard of."""
+
+    items: list[str]
+    scores: npt.NDArray[np.float32]
+    propensities: npt.NDArray[np.float32]
+    reasons: list[str]
+    id: str
+    version: int
+    as_of: int
+    degraded: bool
+
+
+class Recommender:
+    """Answers batches of requests. One per process, called from one thread; the replica runs beside it."""
+
+    def __init__(self, kafka: Kafka, repository: str, temperature: float, boot_s: float) -> None:
+        self._repository, self._temperature = Path(repository), temperature
+        self._vocabularies: dict[int, Vocabulary] = {}
+        self._broken_until = 0.0
+        self._rng = np.random.default_rng()
+        self._run, self._answers = uuid.uuid4().hex[:12], 0
+        self._encode = msgspec.json.Encoder().encode
+        self._topic = kafka.prefix + topics.RECOMMENDATIONS
+        self._bus_down = False
+        self.dropped = 0
+        self._producer = Producer(
+            kafka.confluent()
+            | {
+                "linger.ms": 10,
+                "queue.buffering.max.messages": 5000,
+                "queue.buffering.max.kbytes": 32768,
+                "message.timeout.ms": 5000,
+                "acks": "all",
+                "topic.metadata.propagation.max.ms": 100,
+                "error_cb": self._on_error,
+            }
+        )
+        self.replica = Replica(kafka, self._on_release)
+        self.replica.start()
+        if not self.replica.caught_up.wait(boot_s):
+            log.warning("not caught up after %s s; answering with what there is", boot_s)
+
+    def close(self) -> None:
+        self._producer.flush(2)
+        self.replica.close()
+
+    # --- releases ----------------------------------------------------------------------------------------------------
+    def _on_release(self, releases: Releases) -> None:
+        """Have the vocabularies of the versions that may be asked for in memory before the first answer needs them."""
+        for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
+            try:
+                self._vocabularies[version] = Vocabulary.load(self._repository / "sequence" / str(version))
+            except (OSError, ValueError, json.JSONDecodeError) as error:
+                log.warning("vocabulary of version %s: %s", version, error)
+        if releases.live in self._vocabularies:
+            self.replica.view.fallback = self._vocabularies[releases.live].popular
+        for version in self._vocabularies.keys() - set(releases.loaded(4)) - {releases.live, releases.canary}:
+            del self._vocabularies[version]
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+    def answer(self, requests: Sequence[Request], sequence: Sequence_) -> list[Response]:
+        """One response per request. `sequence(version, items[B, LENGTH])` calls the deep model, RuntimeError if it cannot."""
+        releases = self.replica.releases
+        arms = [releases.version_for(r.user) for r in requests]
+        histories = [self._history(r) for r in requests]
+        deep = self._deep(arms, histories, sequence)
+        heard = min(self.replica.as_of.values())
+        stale = not heard or time.time() * 1000 - heard > STALE_MS
+        out = []
+        for request, (version, arm), lists in zip(requests, arms, deep, strict=True):
+            ask = Ask(request.user, request.k, request.recent, frozenset(request.exclude), frozenset(request.categories))
+            made = answer(self.replica.view, ask, lists or [], self._temperature, self._rng)
+            served = version if lists is not None else 0
+            degraded = stale or (version > 0 and lists is None)
+            id = self._log(request, made, served, arm, degraded)
+            out.append(Response(made.items, made.scores, made.propensities, made.reasons, id, served, heard, degraded))
+        self._producer.poll(0)
+        return out
+
+    def _history(self, request: Request) -> Sequence[str]:
+        return request.recent or self.replica.view.online.profiles.recent(request.user)
+
+    def _deep(self, arms: Sequence[tuple[int, str]], histories: Sequence[Sequence[str]], sequence: Sequence_) -> list[Scored | None]:
+        """The deep model's list for each request, one call per version; None where its version cannot answer."""
+        out: list[Scored | None] = [None] * len(arms)
+        for version in {v for v, _ in arms} - {0}:
+            rows = [i for i, (v, _) in enumerate(arms) if v == version]
+            vocabulary = self._vocabularies.get(version)
+            if vocabulary is None or time.monotonic() < self._broken_until:
+                continue
+            known = [vocabulary.encode(histories[i], LENGTH) for i in rows]
+            for i in rows:
+                out[i] = []  # nothing of this history is in its vocabulary: a new user, not a failure
+            asked = [(i, k) for i, k in zip(rows, known, strict=True) if k.any()]
+            if not asked:
+                continue
+            try:
+                items, scores = sequence(version, np.stack([k for _, k in asked]))
+            except RuntimeError as error:
+                self._broken_until = time.monotonic() + BREAK_S
+                log.warning("sequence %s: %s", version, str(error)[:300])
+                for i in rows:
+                    out[i] = None
+                continue
+            for (i, _), named, values in zip(asked, items, scores, strict=True):
+                out[i] = vocabulary.decode(named, values)
+        return out
+
+    # --- impressions -------------------------------------------------------------------------------------------------
+    def _log(self, request: Request, made: Answer, version: int, arm: str, degraded: bool) -> str:
+        """Send the impression; returns the recommendation's id, '' where the bus is down and nobody will hear of it."""
+        self._answers += 1
+        id = f"{self._run}-{self._answers:x}"
+        n, room = len(made.candidates), IMPRESSION_BYTES - 1600
+        sizes = np.cumsum([len(c) + 3 + 1.34 * made.ranks.shape[1] for c in made.candidates]) if n else np.empty(0)
+        n = int(np.searchsorted(sizes, room))  # the best ones that fit
+        impression = Impression(
+            id=id,
+            user=request.user,
+            at=self.replica.view.watermark or time.time(),
+            shown=made.items,
+            propensities=[round(p, 6) for p in made.propensities.tolist()],
+            sample=made.sample,
+            features=pack(made.features.astype("<f2")),
+            candidates=made.candidates[:n],
+            ranks=pack(made.ranks[:n]),
+            seen=made.seen if not request.recent else 1 << 40,  # a session of its own is judged by its feedback only
+            positions=dict(self.replica.positions),
+            version=version,
+            arm=arm,
+            degraded=degraded,
+            probe=request.probe,
+        )
+        try:
+            self._producer.produce(self._topic, self._encode(impression), key=request.user.encode(), on_delivery=self._delivered)
+        except BufferError:
+            self.dropped += 1
+            return ""
+        return "" if self._bus_down else id
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.dropped += 1
+        self._bus_down = error is not None
+
+    def _on_error(self, error: Any) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._bus_down = True

@@ -1,0 +1,162 @@
+"""The replica: a thread that tails online state, catalogue and releases into a `View`, wherever answers are made.
+
+`poll` then `consume(n, 0)`, never `consume(n, timeout)`: that waits for n or for the whole time-out (40 ms against 8).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from pydantic import ValidationError
+
+from learners.online import Online
+from learners.weights import Weights
+from serving.guard import Guard
+from serving.recommend import View
+from serving.release import Releases
+from serving.repeats import Repeats
+from streams import topics
+from streams.events import Item, Release
+from streams.kafka import Kafka
+from streams.standing import POSITION, Standing
+
+log = logging.getLogger("headrace.replica")
+REFRESH_S = 0.25  # between two renewals of the lists that are the same for everybody
+CHUNK = 200  # records applied before answers get the interpreter again
+
+
+class Replica:
+    """State of all partitions, merged. Read without a lock: an answer may see one record of a batch before the next."""
+
+    def __init__(self, kafka: Kafka, on_release: Callable[[Releases], None] = lambda releases: None) -> None:
+        self.kafka = kafka
+        self.view = View(Online(kafka.partitions, kafka.partitions))
+        self.releases = Releases()
+        self.as_of = dict.fromkeys(range(kafka.partitions), 0)  # Unix ms, 0 = nothing heard yet
+        self.positions: dict[str, int] = {}
+        self.caught_up = threading.Event()
+        self.records = 0
+        self._on_release = on_release
+        self._stop = threading.Event()
+        self._names = {kafka.prefix + n: n for n in (topics.ONLINE_STATE, topics.ITEMS, topics.RELEASES)}
+        self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(3)
+
+    def _run(self) -> None:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(0.0005)  # while catching up, answers still get their turn
+        consumer = Consumer(
+            self.kafka.confluent()
+            | {
+                "group.id": f"{self.kafka.prefix}replica",  # never joined: partitions are assigned by hand
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+                "queued.max.messages.kbytes": 16384,
+                "fetch.message.max.bytes": 4 << 20,
+                "reconnect.backoff.max.ms": 1000,
+                "socket.connection.setup.timeout.ms": 3000,
+            }
+        )
+        try:
+            behind = self._assign(consumer)
+            refreshed = 0.0
+            while not self._stop.is_set():
+                try:
+                    first = consumer.poll(0.1)
+                    batch = [] if first is None else [first, *consumer.consume(CHUNK if not behind else 5 * CHUNK, 0)]
+                except KafkaException as error:
+                    log.warning("replica: %s", error)
+                    time.sleep(0.1)
+                    continue
+                for message in batch:
+                    if not message.error():
+                        self._apply(message)
+                if behind and not self.caught_up.is_set():
+                    behind -= {(m.topic(), m.partition()) for m in batch if m.error() and m.error().code() == KafkaError._PARTITION_EOF}
+                    if not behind:
+                        self.view.refresh()
+                        self.caught_up.set()
+                        sys.setswitchinterval(usual)
+                        log.info("caught up after %s records", self.records)
+                if time.monotonic() - refreshed > REFRESH_S:
+                    self.view.refresh()
+                    refreshed = time.monotonic()
+        except Exception:  # without its thread the model would answer from a frozen state for ever
+            log.exception("the replica stopped")
+        finally:
+            consumer.close()
+
+    def _assign(self, consumer: Consumer) -> set[tuple[str | None, int | None]]:
+        """Take all partitions of our topics from their beginning; returns them: each is behind until its end is met."""
+        while not self._stop.is_set():
+            try:
+                places = []
+                for name in self._names:
+                    found = consumer.list_topics(name, timeout=2).topics[name]
+                    if found.error is not None:
+                        raise KafkaException(found.error)
+                    places += [TopicPartition(name, partition, OFFSET_BEGINNING) for partition in found.partitions]
+                consumer.assign(places)
+                return {(place.topic, place.partition) for place in places}
+            except KafkaException as error:
+                log.warning("replica: %s", error)
+                self._stop.wait(0.2)
+        return set()
+
+    def _apply(self, message: Message) -> None:
+        name = self._names[message.topic() or ""]
+        self.records += 1
+        try:
+            if name == topics.ONLINE_STATE:
+                self._state(message.partition() or 0, message.key() or b"", message.value())
+            elif name == topics.ITEMS:
+                self._item(message.key() or b"", message.value(), message.timestamp()[1] / 1000)
+            else:
+                self._release(message.value() or b"")
+        except (ValidationError, ValueError) as error:
+            log.warning("%s[%s]@%s ignored: %s", name, message.partition(), message.offset(), error)
+
+    def _state(self, partition: int, key: bytes, value: bytes | None) -> None:
+        view = self.view
+        if key == POSITION:
+            standing = Standing.load(value or b"")
+            view.online.popularity.clock[partition] = standing.clock
+            view.guards[partition] = Guard(standing.guard, standing.judged)
+            view.repeats[partition] = Repeats(*standing.repeats)
+            view.watermark = max(view.watermark, standing.watermark)
+            self.as_of[partition] = standing.as_of
+            self.positions[str(partition)] = standing.next
+            return
+        name = key.decode()
+        if not view.online.load(partition, name, value) and name == "w·" and value is not None:
+            weights = Weights.load(value)
+            view.weights[partition] = weights.slates, weights.array()
+
+    def _item(self, key: bytes, value: bytes | None, appended: float) -> None:
+        if value is None:
+            self.view.catalogue.remove(key.decode())
+            return
+        item = Item.model_validate_json(value)
+        published = item.published_at.timestamp() if item.published_at else self.view.watermark or appended
+        self.view.catalogue.upsert(item.item, item.categories or (), published, item.hidden)
+
+    def _release(self, value: bytes) -> None:
+        release = Release.model_validate_json(value)
+        ignored = self.releases.apply(release.version, release.stage, release.share, release.sha256, release.request)
+        if ignored is not None:
+            log.warning("release record %s ignored: %s", release.id, ignored)
+        self._on_release(self.releases)

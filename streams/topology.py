@@ -1,0 +1,104 @@
+"""The dataflow on one page.
+
+    interactions ┐                              ┌─ online-state ──▶ recommend (Triton)
+    feedback     ├─▶ ingest ─▶ timeline ─▶ fold ┤
+    erasures     │      │                       └─ metrics ─▶ monitor ─┬─▶ drift-alerts
+    recommend-   ┘      └─▶ dead letters                               └─▶ retraining-requests ─▶ trainer
+    ations
+
+Agents get batches over channels from our own readers (streams/reader.py): Faust gives the application its life, not
+its truth (docs/decisions/001-own-reader.md). No exception leaves an agent; the batch carries it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import faust
+from faust.app import BootStrategy
+
+from feedback.policy import Policy
+from streams import topics
+from streams.fold import Fold
+from streams.ingest import Refused, dead_letter_headers, ingest
+from streams.kafka import Kafka
+from streams.monitor import Monitor
+from streams.reader import Batch, Follower, Ingester
+from streams.timeline import Shown, encode
+from streams.topics import partition_of
+
+
+class Boot(BootStrategy):  # type: ignore[misc] # faust carries no types
+    enable_kafka = False  # its consumer loses events in rebalances; ours does not
+    enable_web = False  # it would serve unauthenticated on 0.0.0.0
+
+
+class App(faust.App):  # type: ignore[misc] # faust carries no types
+    BootStrategy = Boot
+
+
+def topology(kafka: Kafka, worker: str, policy: Policy) -> tuple[App, list[Any]]:
+    """The worker's application and its readers."""
+    app = App(f"{kafka.prefix}worker", broker="kafka://unused", autodiscover=False)
+    arriving, folding, watching = app.channel(), app.channel(), app.channel()
+
+    @app.agent(arriving)  # type: ignore[untyped-decorator]
+    async def ingest_agent(batches: AsyncIterator[Batch]) -> None:
+        async for batch in batches:
+            _answer(batch, lambda b=batch: [out for number, record in b.records if (out := _timeline_or_letter(kafka, number, record))])
+
+    @app.agent(folding)  # type: ignore[untyped-decorator]
+    async def fold_agent(batches: AsyncIterator[Batch]) -> None:
+        async for batch in batches:
+            _answer(batch, lambda b=batch: b.machine.fold(b.records, b.skip))
+
+    @app.agent(watching)  # type: ignore[untyped-decorator]
+    async def monitor_agent(batches: AsyncIterator[Batch]) -> None:
+        async for batch in batches:
+            _answer(batch, lambda b=batch: b.machine.fold(b.records, b.skip))
+
+    pace = 20 if kafka.partitions <= 4 else 40  # ms; docs/streams.md has the measurements
+    readers = [
+        Ingester(kafka, worker, arriving),
+        Follower(kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions), folding, dense=True),
+        Follower(kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100, lambda p: Monitor(policy), watching, dense=False),
+    ]
+    for reader in readers:
+        app.service(_started(reader))
+    return app, readers
+
+
+def _started(reader: Any) -> Any:
+    """Faust wants a class it can instantiate; ours needs its arguments first."""
+
+    class Reader(faust.Service):  # type: ignore[misc]
+        async def on_start(self) -> None:
+            await self.add_runtime_dependency(reader)
+
+    return Reader
+
+
+def _answer(batch: Batch, work: Any) -> None:
+    try:
+        result = work()
+    except Exception as error:
+        if not batch.done.done():
+            batch.done.set_exception(error)
+    else:
+        if not batch.done.done():  # cancelled by a rebalance
+            batch.done.set_result(result)
+
+
+def _timeline_or_letter(kafka: Kafka, number: int, record: Any) -> tuple[str, int, bytes | None, bytes | None, Any] | None:
+    """(topic, partition, key, value, headers) that one input record becomes; None for an anonymous impression."""
+    name = topics.INPUTS[number]
+    try:
+        fact = ingest(number, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
+    except Refused as refused:
+        headers = dead_letter_headers(record.headers, refused.reason, refused.detail, record.topic, record.partition, record.offset)
+        return topics.dead_letters(name), 0, record.key, record.value, headers
+    if fact is None:
+        return None
+    user = fact.impression.user if isinstance(fact, Shown) else fact.user
+    return topics.TIMELINE, partition_of(user, kafka.partitions), user.encode(), encode(fact), []

@@ -1,0 +1,53 @@
+"""The worker process: ingest, the fold of the partitions it holds, the monitor. Start as many as there are partitions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+from feedback.policy import Policy
+from streams.kafka import Kafka
+from streams.reader import Follower, Ingester
+from streams.topology import topology
+
+log = logging.getLogger("headrace.worker")
+
+
+def run(kafka: Kafka, name: str, policy: Policy, ready: Path | None = None) -> None:
+    """Run until SIGTERM or SIGINT. `ready` is touched once every partition that the groups gave us is open."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for noisy in ("aiokafka", "faust", "mode"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.ERROR)  # it warns of every rebalance
+    asyncio.run(_serve(kafka, name, policy, ready))
+
+
+async def _serve(kafka: Kafka, name: str, policy: Policy, ready: Path | None) -> None:
+    app, readers = topology(kafka, name, policy)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app.flow_control.resume()  # without a Faust consumer nobody else does, and the first `put` would wait for ever
+    await app.start()
+    log.info("started %s", name)
+    waiting = asyncio.create_task(_announce(readers, ready))
+    await stop.wait()
+    waiting.cancel()
+    await app.stop()
+    log.info("stopped")
+
+
+async def _announce(readers: list[Ingester | Follower], ready: Path | None) -> None:
+    while not all(_is_ready(reader) for reader in readers):
+        await asyncio.sleep(0.05)
+    log.info("ready")
+    if ready is not None:
+        ready.touch()
+
+
+def _is_ready(reader: Ingester | Follower) -> bool:
+    if isinstance(reader, Ingester):
+        return reader.ready
+    return reader.assigned and len(reader.open) == len(reader.tasks)

@@ -24,15 +24,13 @@ class StartFailed(Exception):
 
 @dataclass
 class Process:
-    """What to run. `ready` is asked until it says yes, for at most `deadline_s`; `grace_s` from SIGTERM to SIGKILL."""
+    """What to run: `command` is asked for at each start. `ready` is asked until it says yes, for at most `deadline_s`."""
 
     name: str
-    command: list[str]
+    command: Callable[[], list[str]]
     ready: Callable[[], Awaitable[bool]]
     environment: dict[str, str] = field(default_factory=dict)
-    deadline_s: float = 60.0
-    grace_s: float = 3.0
-    before: Callable[[], None] = lambda: None  # before each start
+    deadline_s: float = 90.0
 
 
 class Supervisor:
@@ -71,10 +69,9 @@ class Supervisor:
         return f"its log {file} ends:\n" + "\n".join(file.read_text(errors="replace").splitlines()[-15:])
 
     def _spawn(self, process: Process) -> None:
-        process.before()
         with open(self.logs / f"{process.name}.log", "ab") as out:
             child = subprocess.Popen(
-                process.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                process.command(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                 env={**os.environ, **process.environment}, start_new_session=True,
             )  # fmt: skip
         self.running[process.name] = child

@@ -18,9 +18,9 @@ class Training:
     blocks: int = 2
     heads: int = 2
     dropout: float = 0.2
-    learning_rate: float = 1e-3
-    fine_learning_rate: float = 5e-4
-    batch: int = 64
+    learning_rate: float = 3e-3
+    fine_learning_rate: float = 1e-3
+    batch: int = 16  # windows: many small steps learn more from little than few large ones
     epochs: int = 12
     fine_epochs: int = 6
     window: int = 50_000

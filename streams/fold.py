@@ -300,7 +300,7 @@ class Fold:
 
     def _close(self, blocks: Sequence[Block]) -> None:
         for b in blocks:
-            self.standing.closed.append((b.version, [h / b.n for h in b.hits], [round(s / b.n, 6) for s in b.ndcgs]))
+            self.standing.closed.append((b.version, b.n, [h / b.n for h in b.hits], [round(s / b.n, 6) for s in b.ndcgs]))
 
     def _close_idle(self, now: int, touched: set[str]) -> None:
         for user in sorted(self._open):
@@ -316,12 +316,13 @@ class Fold:
         at, closed, self.standing.closed = utc(now / 1000), self.standing.closed, []
         where = {str(self.partition): self.standing.next}
         metrics = [Metric(signal=f"stream/{self.partition}", at=at, positions=where, counts=dict(self.standing.counts))]
-        for version in sorted({version for version, _, _ in closed}):
-            blocks = [(hits, ndcgs) for v, hits, ndcgs in closed if v == version]
+        for version in sorted({version for version, *_ in closed}):
+            blocks = [(hits, ndcgs) for v, _, hits, ndcgs in closed if v == version]
+            asks = {"asks": sum(n for v, n, _, _ in closed if v == version)}
             for column, source in enumerate([*SOURCES, "served"]):
                 if source == "deep" and version == 0:
                     continue
                 hits = [round(h[column], 4) for h, _ in blocks]
                 ndcgs = [round(n[column], 4) for _, n in blocks]
-                metrics.append(Metric(signal=source, version=version, at=at, n=len(blocks), hits=hits, ndcgs=ndcgs, positions=where))
+                metrics.append(Metric(signal=source, version=version, at=at, n=len(blocks), hits=hits, ndcgs=ndcgs, positions=where, counts=asks))
         return [Output(topics.METRICS, m.signal.encode(), to_bytes(m)) for m in metrics]

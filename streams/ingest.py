@@ -113,4 +113,5 @@ def dead_letter_headers(headers: Iterable[tuple[str, bytes | None]], reason: str
     """The record's own headers, then why and where it was refused; how often it was retried is counted by `dlq retry`."""
     why: dict[str, Any] = {"reason": reason, "detail": detail, "topic": topic, "partition": partition, "offset": offset}
     ours = [(f"headrace.error.{name}", str(what).encode()) for name, what in why.items()]
-    return [(k, v or b"") for k, v in headers if not k.startswith("headrace.error.")] + ours
+    kept = [(k, v or b"") for k, v in headers if not k.startswith("headrace.error.") or k == "headrace.error.tries"]
+    return kept + ours

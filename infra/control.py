@@ -1,0 +1,134 @@
+"""Control records, read and written for the command line: releases, requests, dead letters, topics (kafka-python)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from serving.release import Releases
+from streams import topics
+from streams.events import Event, Release, RetrainingRequest, to_bytes, utc
+from streams.kafka import Kafka
+from streams.standing import POSITION, Standing
+
+OURS = "headrace.error."
+
+
+def read(kafka: Kafka, name: str) -> Iterator[Any]:
+    """Every record of topic `name` that is there now."""
+    consumer = KafkaConsumer(**kafka.kafka_python(), enable_auto_commit=False, isolation_level="read_committed", auto_offset_reset="earliest")
+    try:
+        places = [TopicPartition(kafka.prefix + name, p) for p in sorted(consumer.partitions_for_topic(kafka.prefix + name) or ())]
+        consumer.assign(places)
+        for place in places:
+            consumer.seek_to_beginning(place)
+        ends = consumer.end_offsets(places) if places else {}
+        behind = {place for place in places if consumer.position(place) < ends[place]}
+        while behind:
+            for records in consumer.poll(timeout_ms=500).values():
+                yield from records
+            behind = {place for place in behind if consumer.position(place) < ends[place]}
+    finally:
+        consumer.close()
+
+
+def send(kafka: Kafka, name: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> tuple[int, int]:
+    """Write one record; returns (partition, offset) once it is acknowledged."""
+    producer = KafkaProducer(**kafka.kafka_python(), acks="all")
+    try:
+        sent = producer.send(kafka.prefix + name, key=key, value=value, headers=headers or []).get(timeout=10)
+        return sent.partition, sent.offset
+    finally:
+        producer.close(timeout=5)
+
+
+def announce(kafka: Kafka, name: str, event: Event, key: str) -> tuple[int, int]:
+    return send(kafka, name, key.encode(), to_bytes(event))
+
+
+def request_retraining(kafka: Kafka) -> RetrainingRequest:
+    """A manual request on the bus; the trainer answers with release records that carry its id."""
+    request = RetrainingRequest(id=f"manual-{uuid4().hex[:12]}", reason="manual", at=utc(time.time()))
+    announce(kafka, topics.RETRAINING_REQUESTS, request, request.model)
+    return request
+
+
+def releases(kafka: Kafka) -> tuple[Releases, list[Release]]:
+    """The fold of the release topic, and the records that counted."""
+    fold, records = Releases(), []
+    for record in read(kafka, topics.RELEASES):
+        try:
+            release = Release.model_validate_json(record.value or b"")
+        except ValueError:
+            continue
+        if fold.apply(release.version, release.stage, release.share, release.sha256, release.request) is None:
+            records.append(release)
+    return fold, records
+
+
+def move(kafka: Kafka, version: int, stage: str) -> str | None:
+    """Promote (`live`) or roll back (`rolled_back`) a version by a record; returns why not, where it is not allowed."""
+    fold, _ = releases(kafka)
+    refused = fold.apply(version, stage)
+    if refused is None:
+        release = Release(id=f"operator-{uuid4().hex[:12]}", version=version, stage=stage, reason="operator", at=utc(time.time()))  # type: ignore[arg-type] # the two above
+        announce(kafka, topics.RELEASES, release, release.model)
+    return refused
+
+
+def letters(kafka: Kafka) -> list[dict[str, Any]]:
+    """All dead letters, each once: id (`topic/partition/offset` of the refused record), reason, detail, tries, value."""
+    found: dict[str, dict[str, Any]] = {}
+    for topic in [t for t in topics.topics(kafka) if t.name.endswith(".dlq")]:
+        for record in read(kafka, topic.name):
+            why = {k[len(OURS) :]: v.decode("utf-8", "replace") for k, v in record.headers if k.startswith(OURS)}
+            origin = why.get("topic", "").removeprefix(kafka.prefix)
+            id = f"{origin}/{why.get('partition')}/{why.get('offset')}"
+            found.setdefault(
+                id,
+                {
+                    "id": id,
+                    "topic": origin,
+                    "reason": why.get("reason"),
+                    "detail": why.get("detail"),
+                    "tries": int(why.get("tries", 0)),
+                    "at": utc(record.timestamp / 1000).isoformat(),
+                    "key": record.key,
+                    "value": record.value,
+                    "headers": [(k, v) for k, v in record.headers if not k.startswith(OURS)],
+                },
+            )
+    return list(found.values())
+
+
+def retry(kafka: Kafka, letter: dict[str, Any], mended: bytes | None = None) -> tuple[int, int]:
+    """Send a dead letter again, `mended` or as it was, to the topic that it came from."""
+    value = letter["value"] if mended is None else mended
+    headers = [*letter["headers"], (f"{OURS}tries", str(letter["tries"] + 1).encode())]
+    key = letter["key"] or None
+    if letter["reason"] == "key_contradicts":
+        key = None  # the value names the user
+    return send(kafka, letter["topic"], key, value, headers)
+
+
+def standings(kafka: Kafka) -> dict[int, Standing]:
+    """Where each partition's state stands, by the state topic."""
+    found = {}
+    for record in read(kafka, topics.ONLINE_STATE):
+        if record.key == POSITION:
+            found[record.partition] = Standing.load(record.value)
+    return found
+
+
+def records_in(kafka: Kafka, name: str) -> int:
+    """How many records topic `name` holds, all partitions together (not for transactional or compacted ones)."""
+    consumer = KafkaConsumer(**kafka.kafka_python())
+    try:
+        places = [TopicPartition(kafka.prefix + name, p) for p in consumer.partitions_for_topic(kafka.prefix + name) or ()]
+        return sum(consumer.end_offsets(places).values()) - sum(consumer.beginning_offsets(places).values()) if places else 0
+    finally:
+        consumer.close()

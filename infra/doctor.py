@@ -1,0 +1,67 @@
+"""Is everything there and reachable? Each finding is (what, is it well, what was found or how to mend it)."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+
+from infra.bootstrap import JARS, ROOT, TRITON, libpython
+from infra.provisioning import WrongTopic, check, existing
+from infra.settings import Settings
+from streams.topics import topics
+
+Finding = tuple[str, bool, str]
+
+
+def examine(settings: Settings) -> list[Finding]:
+    findings: list[Finding] = [_tool("java", "apt-get install -y openjdk-17-jre-headless"), _tool("mvn", "apt-get install -y maven")]
+    there = (TRITON / "bin" / "python").exists()
+    place = libpython(TRITON / "bin" / "python") if there else None
+    findings.append(("triton env", there and place is not None, f"libpython in {place}" if place else "make setup"))
+    findings.append(("kafka jars", JARS.exists(), str(JARS) if JARS.exists() else "make setup"))
+    has_torch = importlib.util.find_spec("torch") is not None
+    findings.append(("torch", has_torch, "installed" if has_torch else "python3.11 infra/bootstrap.py train"))
+    free = shutil.disk_usage(ROOT).free >> 30
+    findings.append(("disk", free >= 2, f"{free} GiB free in {ROOT}" + ("" if free >= 2 else "; at least 2 are needed")))
+    findings += _kafka(settings)
+    findings.append(_triton(settings))
+    return findings
+
+
+def _tool(name: str, remedy: str) -> Finding:
+    found = shutil.which(name)
+    return name, found is not None, found or remedy
+
+
+def _kafka(settings: Settings) -> list[Finding]:
+    kafka = settings.kafka
+    try:
+        found = existing(kafka)
+    except Exception as error:  # whatever it is: it cannot be reached
+        return [("kafka", False, f"{kafka.bootstrap}: {type(error).__name__} {error}; start one with `headrace up`, or set --kafka")]
+    findings: list[Finding] = [("kafka", True, kafka.bootstrap)]
+    missing = [t.name for t in topics(kafka) if t.name not in found]
+    try:
+        check(kafka, found)
+        findings.append(("topics", not missing, f"missing {', '.join(missing)}: headrace topics --create" if missing else f"all {len(found)}"))
+    except WrongTopic as wrong:
+        findings.append(("topics", False, str(wrong)))
+    if not missing:
+        from infra.control import standings
+
+        ages = [int(time.time() * 1000) - s.as_of for s in standings(kafka).values()]
+        fresh = len(ages) == kafka.partitions and max(ages, default=1 << 40) < 10_000
+        findings.append(("worker", fresh, f"state at most {max(ages)} ms old" if fresh else "no fresh state: is `headrace worker` running?"))
+    return findings
+
+
+def _triton(settings: Settings) -> Finding:
+    from serving.client import Client
+
+    try:
+        with Client(settings.triton.url) as client:
+            answer = client.recommend("", 1)
+    except Exception as error:  # whatever it is: it does not answer
+        return "triton", False, f"{settings.triton.url}: {str(error)[:120]}; start one with `headrace up`, or set --triton"
+    return "triton", True, f"{settings.triton.url}, model version {answer.model_version}, state {answer.state_age_ms} ms old"

@@ -1,0 +1,116 @@
+"""The local stack: Kafka, Triton, worker and trainer on loopback, started in order of readiness, ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib.util
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.bootstrap import ROOT
+from infra.broker import Broker
+from infra.provisioning import provision
+from infra.settings import Settings, Triton
+from infra.supervisor import Process, Supervisor
+from infra.tritonserver import TritonServer
+from serving.client import AsyncClient
+
+
+class Stack:
+    """What runs and where. `kafka_given` and `triton_given`: use that address, start none of our own.
+
+    `folder` holds everything the stack writes: the broker's disk, Triton's repository, one log a process.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, say: Callable[[str], None], kafka_given: bool = False, triton_given: bool = False, sasl_password: str = "") -> None:
+        self.settings, self.folder, self.say = settings, folder, say
+        self._kafka_given, self._triton_given, self._password = kafka_given, triton_given, sasl_password
+        self.supervisor = Supervisor(folder / "logs", say)
+        self.broker: Broker | None = None
+        self.times: dict[str, float] = {}
+        self._later: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start everything; the trainer follows in the background, it is needed last and slowest to come."""
+        began = time.monotonic()
+        if not self._kafka_given:
+            self.broker = await asyncio.to_thread(Broker.prepare, self.folder / "kafka", self._password)
+            kafka = dataclasses.replace(self.settings.kafka, bootstrap=self.broker.bootstrap, client=self.broker.client)
+            self.settings = self.settings.model_copy(update={"kafka": kafka})
+            await self._start(Process("kafka", self.broker.command, self._kafka_answers))
+        await asyncio.to_thread(provision, self.settings.kafka)
+        servers = []
+        if not self._triton_given:
+            server = TritonServer.prepare(self.folder / "models")
+            server.sweep()
+            self.settings = self.settings.model_copy(update={"triton": Triton(server.url, server.repository)})
+            servers.append(Process("triton", server.command, self._triton_answers, {**self.settings.environment(), **server.environment()}))
+        servers.append(self.worker(0))
+        await asyncio.gather(*(self._start(process) for process in servers))
+        self._later = asyncio.create_task(self._start_trainer())
+        self.times["started"] = round(time.monotonic() - began, 2)
+
+    async def _start(self, process: Process) -> None:
+        seconds = await self.supervisor.start(process)
+        self.times[process.name] = round(seconds, 2)
+        self.say(f"{process.name} ready after {seconds:.1f} s")
+
+    def worker(self, number: int) -> Process:
+        ready = self.folder / f"worker-{number}.ready"
+        command = [sys.executable, "-m", "infra.cli", "worker", "--name", f"worker-{number}", "--ready", str(ready)]
+        return self._python(f"worker-{number}", command, ready)
+
+    def _python(self, name: str, command: list[str], ready: Path) -> Process:
+        async def is_ready() -> bool:
+            return ready.exists()
+
+        def start() -> list[str]:
+            ready.unlink(missing_ok=True)
+            return command
+
+        return Process(name, start, is_ready, {**self.settings.environment(), "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"})
+
+    async def _start_trainer(self) -> None:
+        if importlib.util.find_spec("torch") is None:
+            self.say("installing torch (about 3 GB) while the rest already runs …")
+            install = await asyncio.create_subprocess_exec(sys.executable, str(ROOT / "infra" / "bootstrap.py"), "train", stdout=asyncio.subprocess.PIPE)
+            assert install.stdout is not None
+            async for line in install.stdout:
+                self.say(line.decode().strip())
+            if await install.wait():
+                self.say("torch could not be installed: there will be no deep model; `make setup` says more")
+                return
+        ready = self.folder / "trainer.ready"
+        command = [sys.executable, "-m", "infra.cli", "trainer", "--ready", str(ready)]
+        await self._start(self._python("trainer", command, ready))
+
+    async def _kafka_answers(self) -> bool:
+        assert self.broker is not None
+        return await asyncio.to_thread(self.broker.answers)
+
+    async def _triton_answers(self) -> bool:
+        client = AsyncClient(self.settings.triton.url)
+        try:
+            return await client.is_ready()
+        finally:
+            await client.close()
+
+    async def stop(self) -> None:
+        """End everything that was started; nothing is left."""
+        if self._later is not None:
+            self._later.cancel()
+            await asyncio.gather(self._later, return_exceptions=True)
+        await self.supervisor.stop()
+        if self.broker is not None:
+            self.broker.keep_archive()
+
+
+def fresh(folder: Path) -> Path:
+    """An empty folder for a run; what an earlier run left there is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

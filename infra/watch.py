@@ -1,0 +1,108 @@
+"""What happens on the bus, as a picture that is always up to date: the screen, `watch --json` and the demo read it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import ValidationError
+
+from serving.release import Releases
+from streams import topics
+from streams.events import PUBLIC, DriftAlert, Event, Metric, Release, RetrainingRequest
+from streams.kafka import Kafka
+
+WATCHED = (topics.METRICS, topics.DRIFT_ALERTS, topics.RETRAINING_REQUESTS, topics.RELEASES)
+RECENT_S = 30.0  # qualities are means over the blocks of so many seconds
+
+
+@dataclass
+class Picture:
+    """The bus so far. `blocks` holds (append time s, signal, version, hits, ndcgs) of the last minutes."""
+
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # stream/<partition> -> totals
+    blocks: deque[tuple[float, str, int, list[float], list[float]]] = field(default_factory=lambda: deque(maxlen=20_000))
+    judged: dict[str, int] = field(default_factory=dict)  # signal@version -> blocks ever
+    alerts: list[DriftAlert] = field(default_factory=list)
+    requests: list[RetrainingRequest] = field(default_factory=list)
+    records: list[Release] = field(default_factory=list)
+    appended: dict[str, float] = field(default_factory=dict)  # id -> append time (s) of alerts, requests, releases
+    releases: Releases = field(default_factory=Releases)
+    training: tuple[int, int, int] | None = None  # version, step, steps
+
+    def total(self, what: str) -> int:
+        return sum(counts.get(what, 0) for counts in self.counts.values())
+
+    def quality(self, signal: str, since: float, until: float = float("inf"), version: int | None = None) -> tuple[float, float, int]:
+        """(hit rate, NDCG@10, blocks) of a signal between two append times, in s."""
+        hits, ndcgs = [], []
+        for at, name, v, h, n in self.blocks:
+            if name == signal and since <= at < until and (version is None or v == version):
+                hits += h
+                ndcgs += n
+        return (sum(hits) / len(hits), sum(ndcgs) / len(ndcgs), len(hits)) if hits else (0.0, 0.0, 0)
+
+    def take(self, topic: str, event: Event, appended: float) -> None:
+        if isinstance(event, Metric):
+            if event.signal.startswith("stream/"):
+                self.counts[event.signal] = event.counts
+            elif event.signal == "training":
+                self.training = event.version, event.counts["step"], event.counts["steps"]
+            else:
+                self.blocks.append((appended, event.signal, event.version, event.hits, event.ndcgs))
+                name = f"{event.signal}@{event.version}"
+                self.judged[name] = self.judged.get(name, 0) + event.n
+            return
+        if isinstance(event, DriftAlert):
+            self.alerts.append(event)
+        elif isinstance(event, RetrainingRequest):
+            self.requests.append(event)
+        elif isinstance(event, Release):
+            ignored = self.releases.apply(event.version, event.stage, event.share, event.sha256, event.request)
+            if ignored is None:
+                self.records.append(event)
+        self.appended[event.id] = appended  # type: ignore[attr-defined] # these three have ids
+
+
+class Watcher:
+    """Tails the four topics from their beginning into a `Picture`."""
+
+    def __init__(self, kafka: Kafka, on_event: Callable[[str, Event], None] = lambda topic, event: None) -> None:
+        self.picture = Picture()
+        self._kafka, self._on_event = kafka, on_event
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._consumer = AIOKafkaConsumer(**self._kafka.aiokafka(), group_id=None, isolation_level="read_committed", auto_offset_reset="earliest", fetch_max_wait_ms=100)
+        await self._consumer.start()
+        self._consumer.assign([TopicPartition(self._kafka.prefix + name, 0) for name in WATCHED])
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        names = {self._kafka.prefix + name: name for name in WATCHED}
+        while True:
+            for place, records in (await self._consumer.getmany(timeout_ms=200)).items():
+                name = names[place.topic]
+                for record in records:
+                    try:
+                        event: Any = PUBLIC[name].model_validate_json(record.value or b"")
+                    except ValidationError:
+                        continue  # a hand-made record; whoever owns the topic has said so in the dead letters
+                    self.picture.take(name, event, record.timestamp / 1000)
+                    self._on_event(name, event)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._consumer.stop()
+
+
+def recent(picture: Picture, signal: str, version: int | None = None) -> tuple[float, float, int]:
+    """The quality of a signal over the last `RECENT_S`."""
+    return picture.quality(signal, time.time() - RECENT_S, version=version)

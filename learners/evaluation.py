@@ -1,0 +1,58 @@
+"""Evaluation: what a ranking is worth, and whether two rankings of the same questions differ. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from learners.histories import Questions
+
+Scores = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]  # int64 [n, LENGTH] -> float32 [n, rows]
+
+
+def ranks(scores: Scores, asked: Questions, batch: int = 256) -> npt.NDArray[np.int64]:
+    """int64[n]: how many items stand before the right one (0 = first); a right item that is unknown stands last.
+
+    Where a stream never brings an item back, what the history holds is left out. Ties count against the right item.
+    """
+    out = np.full(len(asked.answers), 1 << 40, np.int64)
+    for start in range(0, len(out), batch):
+        part = slice(start, start + batch)
+        values, items, answers = scores(asked.items[part]), asked.items[part], asked.answers[part]
+        rows = np.arange(len(values))
+        right = values[rows, np.minimum(answers, values.shape[1] - 1)].copy()
+        known = (answers > 0) & (answers < values.shape[1])
+        if asked.once:
+            values = values.copy()
+            values[rows[:, None], np.minimum(items, values.shape[1] - 1)] = -np.inf
+        values[:, 0] = -np.inf
+        before = (values >= right[:, None]).sum(1) - (values[rows, np.minimum(answers, values.shape[1] - 1)] >= right)
+        out[part] = np.where(known & np.isfinite(right), before, 1 << 40)
+    return out
+
+
+def ndcg(ranks: npt.NDArray[np.int64], k: int = 10) -> npt.NDArray[np.float64]:
+    """float64[n]: NDCG@k of each question; one item is right."""
+    return np.where(ranks < k, 1.0 / np.log2(np.minimum(ranks, k) + 2.0), 0.0)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences, and its bounds at the given one-sided confidence (normal)."""
+
+    n: int
+    mean: float
+    lower: float
+    upper: float
+
+
+def paired(candidate: npt.NDArray[np.float64], other: npt.NDArray[np.float64], z: float = 1.2816) -> Difference:
+    """Candidate minus other on the same questions; the default bounds hold with 90 % each."""
+    d = candidate - other
+    n = len(d)
+    mean = float(d.mean()) if n else 0.0
+    error = float(d.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
+    return Difference(n, mean, mean - z * error, mean + z * error)

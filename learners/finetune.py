@@ -1,0 +1,107 @@
+"""Training and fine-tuning of the sequence model: same loop, warm or cold start, a budget of wall time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+
+from learners.histories import Windows
+from learners.sequence import SequenceModel, grown
+from learners.training import Training
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a training went: `steps` done of those planned, loss of the first and last tenth, seconds."""
+
+    steps: int
+    planned: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number: the model is thrown away."""
+
+
+def device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    model: SequenceModel,
+    windows: Windows,
+    config: Training,
+    warm: bool,
+    progress: Callable[[int, int], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> Fit:
+    """Train in place. `warm`: a fine-tune, with its own epochs and learning rate. Raises `Diverged`."""
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    where = device()
+    model.to(where).train()
+    rate = config.fine_learning_rate if warm else config.learning_rate
+    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.98))
+    epochs = config.fine_epochs if warm else config.epochs
+    tensors = [torch.from_numpy(a).to(where) for a in (windows.items, windows.targets, windows.weights)]
+    batches = max(1, -(-len(windows.items) // config.batch))
+    planned, began = epochs * batches, clock()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=planned + 1, pct_start=0.1)
+    losses: list[float] = []
+    for _ in range(epochs):
+        order = torch.randperm(len(windows.items), generator=generator).to(where)
+        for rows in order.split(config.batch):
+            loss = model.loss(*(t[rows] for t in tensors), generator)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+            if not np.isfinite(losses[-1]):
+                raise Diverged(f"loss {losses[-1]} at step {len(losses)}")
+            progress(len(losses), planned)
+            if clock() - began > config.budget_s:
+                break
+        if clock() - began > config.budget_s:
+            break
+    model.cpu().eval()
+    tenth = max(1, len(losses) // 10)
+    return Fit(len(losses), planned, float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:])), clock() - began)
+
+
+def scorer(model: SequenceModel) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]:
+    """The model as a function of arrays: int64 [n, LENGTH] -> float32 [n, items + 1].
+
+    Rows that came after its vocabulary are padding to it: a live model is judged by questions about new items, too.
+    """
+    known = model.table.num_embeddings
+
+    def scores(items: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(model.scores(torch.from_numpy(np.where(items < known, items, 0))).numpy(), np.float32)
+
+    return scores
+
+
+def save(model: SequenceModel, file: Path) -> None:
+    """Weights without any code (safetensors)."""
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, file)
+
+
+def load(file: Path, items: int, config: Training) -> SequenceModel:
+    """The model of `file`, with room for `items` items: a warm start."""
+    state = load_file(file)
+    model = SequenceModel(len(state["table.weight"]) - 1, config)
+    model.load_state_dict(state)
+    return grown(model, items, config)

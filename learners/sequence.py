@@ -1,0 +1,100 @@
+"""The sequence model: a causal transformer over a user's last items that scores every item as the next one.
+
+SASRec (Kang & McAuley, ICDM 2018) with pre-norm blocks, a SwiGLU feed-forward and one item table for input and output
+(eSASRec, RecSys 2025), trained with the full softmax, or a sampled one above `FULL_SOFTMAX` items.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from learners.training import Training
+
+LENGTH = 50  # items of a history; left-padded with 0
+TOP = 100  # items a scoring names
+FULL_SOFTMAX = 10_000  # items up to which the full softmax is affordable, and the better choice
+NEGATIVES = 1_024  # shared by a batch above that
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block: masked self-attention, then SwiGLU."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before_attention, self.before_mixing = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.gate, self.up, self.down = nn.Linear(dim, 2 * dim), nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        b, length, dim = x.shape
+        q, k, v = self.qkv(self.before_attention(x)).view(b, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-1, -2)) * (dim // self.heads) ** -0.5 + mask  # (B, H, L, L)
+        mixed = (self.drop(weights.softmax(-1)) @ v).transpose(1, 2).reshape(b, length, dim)
+        x = x + self.drop(self.out(mixed))
+        y = self.before_mixing(x)
+        return x + self.drop(self.down(F.silu(self.gate(y)) * self.up(y)))
+
+
+class SequenceModel(nn.Module):
+    """`items` in the vocabulary; row 0 of the table is padding, item i has row i + 1."""
+
+    def __init__(self, items: int, config: Training) -> None:
+        super().__init__()
+        self.table = nn.Embedding(items + 1, config.dim, padding_idx=0)
+        self.positions = nn.Parameter(torch.zeros(LENGTH, config.dim))
+        self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.dropout) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.dim)
+        self.drop = nn.Dropout(config.dropout)
+        nn.init.normal_(self.table.weight, std=0.02)
+        nn.init.normal_(self.positions, std=0.02)
+        with torch.no_grad():
+            self.table.weight[0] = 0
+        self.register_buffer("causal", torch.full((LENGTH, LENGTH), -1e9).triu(1), persistent=False)
+
+    def states(self, items: Tensor) -> Tensor:
+        """int64 (B, LENGTH) -> float (B, LENGTH, dim): what the history up to each position says of the next item."""
+        x = self.drop(self.table(items) * self.table.embedding_dim**0.5 + self.positions)
+        mask = self.causal + (items == 0).to(x.dtype)[:, None, None, :] * -1e9  # (B, 1, L, L)
+        for block in self.blocks:
+            x = block(x, mask)
+        states: Tensor = self.norm(x)
+        return states
+
+    def scores(self, items: Tensor) -> Tensor:
+        """int64 (B, LENGTH) -> float (B, items + 1): a score of every item as the next one, padding lowest."""
+        scores = self.states(items)[:, -1] @ self.table.weight.T
+        return torch.cat([torch.full_like(scores[:, :1], -1e9), scores[:, 1:]], 1)
+
+    def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 (B, LENGTH) -> rows int64 (B, TOP) and scores float (B, TOP), best first: what Triton serves."""
+        scores, rows = self.scores(items).topk(min(TOP, self.table.num_embeddings), dim=1)
+        return rows, scores
+
+    def loss(self, items: Tensor, targets: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+        """Weighted mean cross-entropy of the next item; `targets` int64 and `weights` float, both (B, LENGTH)."""
+        counted = weights > 0
+        states, wanted, weight = self.states(items)[counted], targets[counted], weights[counted]
+        table = self.table.weight
+        if len(table) <= FULL_SOFTMAX:
+            logits = states @ table[1:].T
+            losses = F.cross_entropy(logits, wanted - 1, reduction="none")
+        else:
+            drawn = torch.randint(1, len(table), (NEGATIVES,), generator=generator).to(table.device)
+            own = (states * table[wanted]).sum(1, keepdim=True)
+            others = (states @ table[drawn].T).masked_fill(drawn[None] == wanted[:, None], -1e9)
+            losses = F.cross_entropy(torch.cat([own, others], 1), torch.zeros_like(wanted), reduction="none")
+        return (losses * weight).sum() / weight.sum()
+
+
+def grown(model: SequenceModel, items: int, config: Training) -> SequenceModel:
+    """A copy of the model with room for `items` items: rows of the known ones are kept, new ones start small."""
+    larger = SequenceModel(items, config)
+    state = model.state_dict()
+    table = larger.table.weight.detach().clone()
+    table[: len(state["table.weight"])] = state["table.weight"].cpu()
+    larger.load_state_dict({**state, "table.weight": table})
+    return larger

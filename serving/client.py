@@ -1,0 +1,95 @@
+"""A small client of the Triton model `recommend`, blocking and asynchronous; everything it does, plain tritonclient can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+
+MODEL = "recommend"
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """An answer. `state_age_ms` is -1 where the server has not heard of any state yet."""
+
+    items: list[str]
+    scores: list[float]
+    propensities: list[float]
+    reasons: list[str]
+    id: str
+    model_version: int
+    state_age_ms: int
+    degraded: bool
+
+
+def _inputs(user: str, k: int, recent: Sequence[str], exclude: Sequence[str], categories: Sequence[str]) -> list[Any]:
+    """All inputs, the optional ones empty when unused: a batch ends where the set of inputs changes."""
+    number = triton.InferInput("k", [1, 1], "INT32")
+    number.set_data_from_numpy(np.array([[k]], np.int32))
+    texts = {"user_id": [user], "recent_items": recent, "exclude": exclude, "categories": categories}
+    inputs = [number]
+    for name, values in texts.items():
+        tensor = triton.InferInput(name, [1, len(values)], "BYTES")
+        tensor.set_data_from_numpy(np.array([[v.encode() for v in values]], np.object_).reshape(1, len(values)))
+        inputs.append(tensor)
+    return inputs
+
+
+def _recommended(answer: Any) -> Recommended:
+    def texts(name: str) -> list[str]:
+        return [value.decode() for value in answer.as_numpy(name)[0]]
+
+    return Recommended(
+        texts("item_id"),
+        answer.as_numpy("score")[0].tolist(),
+        answer.as_numpy("propensity")[0].tolist(),
+        texts("reason"),
+        texts("recommendation_id")[0],
+        int(answer.as_numpy("model_version")[0, 0]),
+        int(answer.as_numpy("state_age_ms")[0, 0]),
+        bool(answer.as_numpy("degraded")[0, 0]),
+    )
+
+
+class Client:
+    """Blocking. `url` is host:port of Triton's gRPC door."""
+
+    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+        self._client, self._timeout = triton.InferenceServerClient(url), timeout_s
+
+    def recommend(self, user: str, k: int = 10, recent: Sequence[str] = (), exclude: Sequence[str] = (), categories: Sequence[str] = ()) -> Recommended:
+        """The list for `user`. Raises tritonclient's InferenceServerException."""
+        return _recommended(self._client.infer(MODEL, _inputs(user, k, recent, exclude, categories), client_timeout=self._timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._client.close()
+
+
+class AsyncClient:
+    """The same for asyncio. `probe`: marked in the impression log, for asks whose lists nobody sees."""
+
+    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+        self._client, self._timeout = triton_aio.InferenceServerClient(url), timeout_s
+
+    async def recommend(self, user: str, k: int = 10, recent: Sequence[str] = (), exclude: Sequence[str] = (), categories: Sequence[str] = (), probe: bool = False) -> Recommended:
+        parameters = {"headrace_probe": True} if probe else None
+        inputs = _inputs(user, k, recent, exclude, categories)
+        return _recommended(await self._client.infer(MODEL, inputs, client_timeout=self._timeout, parameters=parameters))
+
+    async def is_ready(self) -> bool:
+        try:
+            return bool(await self._client.is_model_ready(MODEL))
+        except Exception:  # whatever it is, it is not ready
+            return False
+
+    async def close(self) -> None:
+        await self._client.close()

@@ -1,0 +1,94 @@
+"""The gate: may a candidate be served? It refuses on evidence of harm, not on lack of evidence of gain. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from learners.evaluation import Difference, ndcg, paired
+
+SLICE = 300  # questions a slice needs before it may refuse
+WORSE = 0.25  # relative point estimate that is harm, whatever its bounds
+SLICE_WORSE = 0.02  # relative upper bound of a slice that is harm
+COVERAGE = 0.01  # least share of the vocabulary that appears in some top 10
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Per question: ranks of the right item under each model, and what the question was about."""
+
+    candidate: npt.NDArray[np.int64]
+    live: npt.NDArray[np.int64] | None  # None: there is no live model yet
+    popular: npt.NDArray[np.int64]  # decayed popularity, on the same questions
+    lengths: npt.NDArray[np.int64]
+    popularity: npt.NDArray[np.int64]
+    coverage: float
+    finite: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`passed`, the reasons against it, and all figures (plain values, for the release record)."""
+
+    passed: bool
+    reasons: list[str]
+    figures: dict[str, Any]
+
+
+def judge(judged: Judged) -> Verdict:
+    """The verdict on one candidate.
+
+    Refused: scores that are not numbers; less than `COVERAGE` of the catalogue ever named; NDCG@10 below the live
+    model's by 25 % or with 90 % confidence; a slice of at least 300 questions below it by 2 % with 90 % confidence.
+    A first model is held against decayed popularity: it joins a guarded blend, so half of that is enough.
+    """
+    mine, popular = ndcg(judged.candidate), ndcg(judged.popular)
+    figures: dict[str, Any] = {
+        "questions": len(mine),
+        "ndcg10": _mean(mine),
+        "hr10": _mean((mine > 0).astype(np.float64)),
+        "popular_ndcg10": _mean(popular),
+        "coverage": round(judged.coverage, 4),
+    }
+    reasons = []
+    if not judged.finite:
+        reasons.append("scores are not finite")
+    if judged.coverage < COVERAGE:
+        reasons.append(f"names only {judged.coverage:.2%} of the vocabulary")
+    if len(mine) == 0:
+        reasons.append("no questions: nobody with a history came back")
+    elif judged.live is None:
+        if mine.mean() < 0.5 * popular.mean():
+            reasons.append(f"ndcg10 {mine.mean():.4f} is less than half of decayed popularity's {popular.mean():.4f}")
+    else:
+        live = ndcg(judged.live)
+        figures["live_ndcg10"] = _mean(live)
+        whole = paired(mine, live)
+        figures["difference"] = _bounds(whole)
+        if whole.upper < 0 or whole.mean < -WORSE * live.mean():
+            reasons.append(f"ndcg10 {mine.mean():.4f} against {live.mean():.4f} of the live model")
+        for name, chosen in _slices(judged).items():
+            part = paired(mine[chosen], live[chosen])
+            figures[f"slice_{name}"] = {**_bounds(part), "live_ndcg10": _mean(live[chosen])}
+            if part.n >= SLICE and part.upper < -SLICE_WORSE * live[chosen].mean():
+                reasons.append(f"slice {name}: ndcg10 lower by {-part.mean:.4f}")
+    return Verdict(not reasons, reasons, figures)
+
+
+def _slices(judged: Judged) -> dict[str, npt.NDArray[np.bool_]]:
+    return {
+        "new_users": judged.lengths < 10,
+        "heavy_users": judged.lengths >= 50,
+        "tail_items": judged.popularity < 10,
+    }
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    return round(float(values.mean()), 5) if len(values) else 0.0
+
+
+def _bounds(d: Difference) -> dict[str, float]:
+    return {"n": d.n, "mean": round(d.mean, 5), "lower90": round(d.lower, 5), "upper90": round(d.upper, 5)}

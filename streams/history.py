@@ -1,0 +1,83 @@
+"""The trainer's memory of the timeline: the newest interactions, users who were erased left out, and where it stands."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from learners.histories import Event
+from streams import topics
+from streams.kafka import Kafka
+from streams.timeline import Erased, Interacted, decode
+
+KEPT = 1_000_000  # interactions
+
+
+class History:
+    """Tails the timeline from its beginning (or, later, from where it stopped)."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._topic = kafka.prefix + topics.TIMELINE
+        self._events: deque[Event] = deque(maxlen=KEPT)
+        self._fences: dict[tuple[int, int], int] = {}
+        self._ids: dict[str, None] = {}
+        self._places = [TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in range(kafka.partitions)]
+        self.start: dict[int, int] = {}
+        self.end: dict[int, int] = {}
+        self._consumer = Consumer(
+            kafka.confluent()
+            | {"group.id": f"{kafka.prefix}history", "enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True}
+        )
+        self._assigned = False
+
+    def read(self) -> list[Event]:
+        """Everything up to now, in broker order; each record once, as in the fold."""
+        if not self._assigned:
+            self._consumer.assign(self._places)
+            self._assigned = True
+        behind = {}
+        for place in self._places:
+            low, high = self._consumer.get_watermark_offsets(place, timeout=10)
+            self.start.setdefault(place.partition, low)
+            if self.end.get(place.partition, low) < high:
+                behind[place.partition] = high
+        while behind:
+            for message in self._consumer.consume(2000, 0.5):
+                error = message.error()
+                if error is not None:
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
+                    continue
+                partition, offset = message.partition() or 0, message.offset() or 0
+                self.end[partition] = offset + 1
+                if behind.get(partition, 1 << 62) <= offset + 1:
+                    del behind[partition]
+                self._take(partition, offset, message.value() or b"")
+        return sorted(self._events, key=lambda e: (e.appended, e.partition, e.offset))
+
+    def _take(self, partition: int, offset: int, value: bytes) -> None:
+        record = decode(value)
+        fence = record.source.topic, record.source.partition
+        # One input partition feeds many timeline partitions; within each, offsets only rise (streams/fold.py).
+        key = (fence[0] * 1_000_003 + fence[1], partition)
+        if record.source.offset <= self._fences.get(key, -1):
+            return
+        self._fences[key] = record.source.offset
+        if isinstance(record, Erased):
+            self._events = deque((e for e in self._events if e.user != record.user), maxlen=KEPT)
+        elif isinstance(record, Interacted):
+            if record.id is not None:
+                if record.id in self._ids:
+                    return
+                self._ids[record.id] = None
+                if len(self._ids) > KEPT:
+                    del self._ids[next(iter(self._ids))]
+            self._events.append(Event(record.source.appended, partition, offset, record.user, record.item))
+
+    def lineage(self) -> dict[str, dict[str, list[int]]]:
+        """{topic: {partition: [from, to)}} of what `read` last returned."""
+        return {topics.TIMELINE: {str(p): [self.start.get(p, 0), end] for p, end in sorted(self.end.items())}}
+
+    def close(self) -> None:
+        self._consumer.close()

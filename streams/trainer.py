@@ -1,0 +1,341 @@
+"""The trainer process: one request at a time, from the timeline to a release; every step is a record on the bus.
+
+    request ─▶ requested ─▶ train ─▶ gate ─▶ candidate ─▶ canary ─▶ live
+                                       └▶ refused            └▶ rolled_back
+
+One active trainer per model is Kafka's doing: a consumer group on the requests, and a transactional producer whose id
+names the model, so that a trainer which was paused and wakes up cannot publish.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
+from pydantic import ValidationError
+
+from learners import evaluation, histories
+from learners.histories import Event, Split
+from learners.training import Training
+from serving import bundle, gate
+from serving.publish import publish
+from serving.release import Releases, Rollout
+from streams import topics
+from streams.events import Metric, Release, RetrainingRequest, to_bytes, utc
+from streams.history import History
+from streams.kafka import Kafka
+
+log = logging.getLogger("headrace.trainer")
+CANARY_WINDOWS = 16
+POPULAR = 500  # items a bundle carries for a server that starts without Kafka
+
+
+class Trainer:
+    """`templates`: the folder with Triton's files for `sequence`."""
+
+    def __init__(self, kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout) -> None:
+        self.kafka, self.url, self.repository, self.templates = kafka, url, repository, templates
+        self.training, self.rollout = training, rollout
+        self.stopping = False
+        self.history = History(kafka)
+        self.releases = Releases()
+        common = kafka.kafka_python()
+        self._requests = KafkaConsumer(
+            kafka.prefix + topics.RETRAINING_REQUESTS, **common, group_id=f"{kafka.prefix}trainer", enable_auto_commit=False,
+            auto_offset_reset="earliest", isolation_level="read_committed", max_poll_interval_ms=1_800_000, session_timeout_ms=10_000,
+        )  # fmt: skip
+        self._told = KafkaConsumer(**common, enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed")
+        place = TopicPartition(kafka.prefix + topics.RELEASES, 0)
+        self._told.assign([place])
+        self._told.seek_to_beginning(place)
+        self._producer = KafkaProducer(**common, transactional_id=f"{kafka.prefix}trainer-sequence", transaction_timeout_ms=60_000)
+        self._producer.init_transactions()
+        self._records: list[Release] = []
+
+    # --- bus ---------------------------------------------------------------------------------------------------------
+    def _catch_up(self) -> None:
+        """Bring the fold of the release topic up to date: it decides, also over what operators said meanwhile."""
+        (place,) = self._told.assignment()
+        end = self._told.end_offsets([place])[place]
+        while self._told.position(place) < end:
+            for records in self._told.poll(timeout_ms=500).values():
+                for record in records:
+                    try:
+                        release = Release.model_validate_json(record.value)
+                    except ValidationError as error:
+                        log.warning("release record at %s ignored: %s", record.offset, error)
+                        continue
+                    ignored = self.releases.apply(release.version, release.stage, release.share, release.sha256, release.request)
+                    if ignored is None:
+                        self._records.append(release)
+
+    def _tell(self, stage: Any, version: int, request: RetrainingRequest, **more: Any) -> None:
+        release = Release(id=f"{request.id}-{stage}", version=version, stage=stage, request=request.id, at=utc(time.time()), **more)
+        self._send([(topics.RELEASES, release.model.encode(), to_bytes(release))])
+        self._catch_up()
+        log.info("%s version %s %s", stage, version, more.get("reason") or "")
+
+    def _send(self, records: list[tuple[str, bytes, bytes]], headers: list[tuple[str, bytes]] | None = None) -> None:
+        self._producer.begin_transaction()
+        for topic, key, value in records:
+            self._producer.send(self.kafka.prefix + topic, key=key, value=value, headers=headers or [], partition=0)
+        self._producer.commit_transaction()
+
+    # --- loop --------------------------------------------------------------------------------------------------------
+    def run(self) -> None:
+        """Until `stopping`: serve requests, the newest for all that waited."""
+        self._catch_up()
+        while not self.stopping:
+            waiting = [self._read(record) for records in self._requests.poll(timeout_ms=300).values() for record in records]
+            requests = [request for request in waiting if request is not None]
+            self._catch_up()
+            open_ = [r for r in requests if self.releases.requests.get(r.id) not in ("live", "refused", "rolled_back")]
+            if open_:
+                # A drift knows where the change began; of several, the newest speaks for all.
+                chosen = ([r for r in open_ if r.reason == "drift"] or open_)[-1]
+                self._serve(chosen)
+            if waiting:
+                self._requests.commit()
+
+    def close(self) -> None:
+        self.history.close()
+        self._requests.close()
+        self._told.close()
+        self._producer.close(timeout=2)
+
+    def _read(self, record: Any) -> RetrainingRequest | None:
+        try:
+            return RetrainingRequest.model_validate_json(record.value or b"")
+        except ValidationError as error:
+            why = {"reason": "invalid", "detail": str(error.errors(include_url=False)[0]["msg"]), "topic": record.topic, "partition": record.partition, "offset": record.offset}
+            headers = [(f"headrace.error.{k}", str(v).encode()) for k, v in why.items()]
+            self._send([(topics.dead_letters(topics.RETRAINING_REQUESTS), record.key or b"", record.value or b"")], headers)
+            log.warning("request at %s ignored: %s", record.offset, why["detail"])
+            return None
+
+    def _serve(self, request: RetrainingRequest) -> None:
+        known = [r for r in self._records if r.request == request.id]
+        stage = self.releases.requests.get(request.id)
+        version = known[-1].version if known else self.releases.newest + 1
+        if stage is None:
+            self._tell("requested", version, request, reason=request.reason)
+        if stage in (None, "requested"):
+            try:
+                if not self._candidate(version, request):
+                    return
+            except KafkaError:
+                raise  # the bus is in trouble, not the candidate: the next start takes the request up again
+            except Exception as error:  # whatever a training ends with, the request gets an answer and the next its turn
+                log.exception("version %s", version)
+                self._tell("refused", version, request, reason=f"{type(error).__name__}: {error}"[:500])
+                return
+        self._roll_out(version, request)
+
+    # --- train, gate, publish ----------------------------------------------------------------------------------------
+    def _candidate(self, version: int, request: RetrainingRequest) -> bool:
+        """Train, judge and publish version `version`; False where it was refused."""
+        from learners import export, finetune  # torch: seconds to import, and only this process needs it
+        from learners.sequence import SequenceModel
+
+        began = time.monotonic()
+        events = self.history.read()
+        live = self.releases.live
+        old = bundle.Vocabulary.load(self._folder(live)) if live else None
+        items = self._vocabulary(events, old)
+        row = {item: r for r, item in enumerate(items, 1)}
+        rng = np.random.default_rng(self.training.seed + version)
+        part = histories.split(events, self.training, request.change_point, first=old is None)
+        windows = histories.training_windows(part, row, self.training.replay if old else 0, rng)
+        asked = histories.questions(part, row, self.training.gate_windows, rng)
+        if len(windows.items) < 2 or not len(asked.answers):
+            self._tell("refused", version, request, reason=f"{len(events)} interactions are too few to train and to judge")
+            return False
+        model = finetune.load(self._folder(live) / "weights.safetensors", len(items), self.training) if old else SequenceModel(len(items), self.training)
+        fit = finetune.fit(model, windows, self.training, warm=old is not None, progress=self._progress(version))
+        onnx, canary, difference = export.export(model, asked.items[:CANARY_WINDOWS])
+        scores = finetune.scorer(model)
+        before = finetune.scorer(finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training)) if old else None
+        popular = _popular(part, row)
+        verdict = gate.judge(
+            gate.Judged(
+                candidate=evaluation.ranks(scores, asked),
+                live=evaluation.ranks(before, asked) if before else None,
+                popular=evaluation.ranks(lambda histories_: np.tile(popular, (len(histories_), 1)), asked),
+                lengths=asked.lengths,
+                popularity=asked.popularity,
+                coverage=_coverage(scores, asked, len(items)),
+                finite=bool(np.isfinite(scores(asked.items[:64])).all()),
+            )
+        )
+        gates = {
+            **verdict.figures,
+            "steps": fit.steps,
+            "planned_steps": fit.planned,
+            "loss": [round(fit.first_loss, 4), round(fit.last_loss, 4)],
+            "train_s": round(fit.seconds, 2),
+            "total_s": round(time.monotonic() - began, 2),
+            "export_difference": difference,
+            "device": str(finetune.device()),
+            "windows": len(windows.items),
+            "targets": int((windows.weights > 0).sum()),
+            "warm_start": live or None,
+        }
+        lineage = self.history.lineage()
+        if not verdict.passed:
+            self._tell("refused", version, request, reason="; ".join(verdict.reasons), gates=gates, lineage=lineage)
+            return False
+        sha256 = self._publish(version, request, items, popular, onnx, canary, gates, lineage, lambda file: finetune.save(model, file))
+        self._tell("candidate", version, request, sha256=sha256, gates=gates, lineage=lineage)
+        return True
+
+    def _publish(
+        self, version: int, request: RetrainingRequest, items: list[str], popular: npt.NDArray[np.float32], onnx: bytes,
+        canary: dict[str, Any], gates: dict[str, Any], lineage: dict[str, Any], save: Callable[[Path], None],
+    ) -> str:  # fmt: skip
+        beside = self.repository.with_name(self.repository.name + ".staging")
+        beside.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=beside))
+        try:
+            (staged / "model.onnx").write_bytes(onnx)
+            shutil.copy(self.templates / "model.py", staged / "model.py")
+            (staged / "vocabulary.json").write_text(json.dumps(items))
+            (staged / "popular.json").write_text(json.dumps([items[r - 1] for r in np.argsort(-popular[1:], kind="stable")[:POPULAR] + 1]))
+            np.savez(staged / "canary.npz", **canary)
+            save(staged / "weights.safetensors")
+            card = {"version": version, "request": request.model_dump(mode="json"), "gates": gates, "lineage": lineage}
+            (staged / "card.json").write_text(json.dumps(card, indent=1))
+            staged.chmod(0o755)
+            sha256 = bundle.seal(staged)
+            seconds = publish(staged, self.repository, self.templates, self.url, version, self.releases.loaded(self.rollout.keep))
+            gates["load_s"] = round(seconds, 3)
+            return sha256
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def _folder(self, version: int) -> Path:
+        return self.repository / "sequence" / str(version)
+
+    def _vocabulary(self, events: list[Event], old: bundle.Vocabulary | None) -> list[str]:
+        """Rows are for ever: what the live model knows keeps its row, what is new comes after."""
+        known = dict.fromkeys(old.items) if old else {}
+        return list(known | dict.fromkeys(sorted({e.item for e in events} - known.keys())))
+
+    def _progress(self, version: int) -> Callable[[int, int], None]:
+        told = 0.0
+
+        def progress(step: int, steps: int) -> None:
+            nonlocal told
+            if self.stopping:
+                raise SystemExit(0)  # the request is not committed: the next start takes it up again
+            now = time.monotonic()
+            if now - told >= 1 or step == steps:
+                told = now
+                metric = Metric(signal="training", version=version, at=utc(time.time()), counts={"step": step, "steps": steps})
+                self._send([(topics.METRICS, b"training", to_bytes(metric))])
+
+        return progress
+
+    # --- canary ------------------------------------------------------------------------------------------------------
+    def _roll_out(self, version: int, request: RetrainingRequest) -> None:
+        """Canary, then live; or rolled back on evidence of harm. Operators' records win over ours."""
+        if self.releases.stages.get(version) in ("candidate", "shadow"):
+            self._tell("canary", version, request, share=self.rollout.canary_share)
+        before = self.releases.live
+        mine: list[float] = []
+        others: list[float] = []
+        asks = 0
+        metrics = KafkaConsumer(**self.kafka.kafka_python(), enable_auto_commit=False, isolation_level="read_committed")
+        try:
+            place = TopicPartition(self.kafka.prefix + topics.METRICS, 0)
+            metrics.assign([place])
+            metrics.seek_to_end(place)
+            metrics.position(place)
+            deadline = time.monotonic() + self.rollout.deadline_s
+            while time.monotonic() < deadline and asks < self.rollout.judged and not self.stopping:
+                for records in metrics.poll(timeout_ms=300).values():
+                    for record in records:
+                        metric = Metric.model_validate_json(record.value)
+                        if metric.signal == "served" and metric.version == version:
+                            mine += metric.ndcgs
+                            asks += metric.counts.get("asks", 0)
+                        elif metric.signal == "served" and metric.version == before:
+                            others += metric.ndcgs
+        finally:
+            metrics.close()
+        if self.stopping:
+            return  # whoever starts next goes on from the canary record
+        self._catch_up()
+        if self.releases.stages.get(version) != "canary":
+            log.info("version %s is %s by an operator's word", version, self.releases.stages.get(version))
+            return
+        figures = {"judged": asks, "canary_ndcg10": _mean(mine), "live_ndcg10": _mean(others), "canary_blocks": len(mine), "live_blocks": len(others)}
+        if _harmful(mine, others):
+            self._tell("rolled_back", version, request, reason="the canary's lists are worse than the live ones", gates=figures)
+        else:
+            self._tell("live", version, request, gates=figures)
+
+
+def _harmful(mine: list[float], others: list[float]) -> bool:
+    """Evidence of harm: the canary's mean is below the live one's with 99 % confidence (normal, session blocks)."""
+    if min(len(mine), len(others)) < 20:
+        return False
+    error = float(np.sqrt(np.var(mine, ddof=1) / len(mine) + np.var(others, ddof=1) / len(others)))
+    return float(np.mean(mine) - np.mean(others)) + 2.326 * error < 0
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(float(np.mean(values)), 5) if values else None
+
+
+def _popular(part: Split, row: dict[str, int]) -> npt.NDArray[np.float32]:
+    """float32[rows]: decayed popularity (half-life 500 events) at the end of the training part."""
+    scores = np.zeros(len(row) + 1, np.float32)
+    for age, event in enumerate(reversed([*part.before, *part.train][-5_000:])):
+        scores[row[event.item]] += 0.5 ** (age / 500)
+    return scores
+
+
+def _coverage(scores: evaluation.Scores, asked: histories.Questions, items: int) -> float:
+    """Share of the vocabulary that appears in the top 10 of some question."""
+    values = scores(asked.items)
+    return len(np.unique(np.argpartition(-values[:, 1:], 9, 1)[:, :10])) / items if items > 10 else 1.0
+
+
+def run(kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, ready: Path | None = None) -> None:
+    """Run until SIGTERM or SIGINT."""
+    import os
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.nice(10)  # answers come first on a machine that trains beside serving
+    trainer = Trainer(kafka, url, repository, templates, training, rollout)
+
+    def stop(number: int, frame: object) -> None:
+        trainer.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    import torch
+
+    torch.set_num_threads(training.threads)
+    log.info("ready; torch %s on %s", torch.__version__, "cuda" if torch.cuda.is_available() else "cpu")
+    if ready is not None:
+        ready.touch()
+    try:
+        trainer.run()
+    finally:
+        trainer.close()
+
+

@@ -11,7 +11,9 @@ FULL = 10  # judged asks that fill a block
 IDLE_MS = 60_000  # a block nothing was added to for so long is closed
 
 
-def add(block: Block | None, version: int, hits: npt.NDArray[np.bool_], ndcgs: npt.NDArray[np.float64], now_ms: int) -> tuple[Block | None, list[Block]]:
+def add(
+    block: Block | None, version: int, hits: npt.NDArray[np.bool_], ndcgs: npt.NDArray[np.float64], now_ms: int
+) -> tuple[Block | None, list[Block]]:
     """Add one judged ask; returns (the block still open, the blocks that this closed)."""
     closed = []
     if block is not None and block.version != version:

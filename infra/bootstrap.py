@@ -88,7 +88,9 @@ def environment(place: Path, part: str) -> None:
     if is_done(place, part, mark):
         return
     tool, started = uv(), time.monotonic()
-    say(f"{place.name}: installing {part} ({lock.read_text().count('==')} packages{', torch: about 3 GB' if part in ('train', 'dev') else ''}) …")
+    say(
+        f"{place.name}: installing {part} ({lock.read_text().count('==')} packages{', torch: about 3 GB' if part in ('train', 'dev') else ''}) …"
+    )
     if not (place / "bin" / "python").exists():
         run(tool, "venv", "-q", "--python", sys.executable, place)
     python = place / "bin" / "python"

@@ -79,7 +79,12 @@ class Broker:
         """What clients have to say to it (`Kafka.client`)."""
         if not self.password:
             return {}
-        return {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "headrace", "sasl.password": self.password}
+        return {
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "headrace",
+            "sasl.password": self.password,
+        }
 
     def command(self) -> list[str]:
         """The first stop leaves an archive of loaded classes behind: later starts take a third of the time."""

@@ -140,7 +140,14 @@ async def _up(args: argparse.Namespace) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.cancel if stop else lambda: None)
     screen = Screen()
     folder = fresh(args.dir or FOLDER / "up")
-    stack = Stack(_settings(args), folder, screen.say, kafka_given=bool(args.kafka), triton_given=bool(args.triton), sasl_password=args.sasl_password or "")
+    stack = Stack(
+        _settings(args),
+        folder,
+        screen.say,
+        kafka_given=bool(args.kafka),
+        triton_given=bool(args.triton),
+        sasl_password=args.sasl_password or "",
+    )
     screen.say(f"starting; logs in {folder / 'logs'}")
     try:
         await stack.start()
@@ -210,7 +217,9 @@ async def _watch(args: argparse.Namespace) -> None:
         elif not isinstance(event, Metric):
             print(f"{topic:24} {event.model_dump_json(exclude_none=True)}", flush=True)
         elif event.signal in ("deep", "served") and event.n:
-            print(f"{topic:24} {event.signal}@{event.version}: NDCG@10 {sum(event.ndcgs) / event.n:.4f} over {event.n} sessions", flush=True)
+            print(
+                f"{topic:24} {event.signal}@{event.version}: NDCG@10 {sum(event.ndcgs) / event.n:.4f} over {event.n} sessions", flush=True
+            )
 
     watcher = Watcher(_running(args).kafka, told)
     await watcher.start()
@@ -245,7 +254,11 @@ async def _replay(args: argparse.Namespace) -> None:
         await backfill(settings.kafka, source, tag, progress)
         print(file=sys.stderr)
         request = control.request_retraining(settings.kafka)
-        print(json.dumps({"sent": len(source), "request": request.id}) if args.json else f"sent {len(source)}; one training asked for: {request.id}")
+        print(
+            json.dumps({"sent": len(source), "request": request.id})
+            if args.json
+            else f"sent {len(source)}; one training asked for: {request.id}"
+        )
         return
     run = Replay(settings.kafka, settings.triton.url, args.events, args.asks, tag=tag)
     task = asyncio.create_task(run.run(source))
@@ -254,7 +267,10 @@ async def _replay(args: argparse.Namespace) -> None:
             await asyncio.wait([task], timeout=2)
             hit, popular, asks = run.tally.hit_rates(time.time() - 30)
             left = (len(source) - run.tally.sent) / max(args.events, 1e-9)
-            print(f"sent {run.tally.sent} of {len(source)}, {left:.0f} s left; hit rate {hit:.1%}, popularity {popular:.1%}, {asks} asks in 30 s", file=sys.stderr)
+            print(
+                f"sent {run.tally.sent} of {len(source)}, {left:.0f} s left; hit rate {hit:.1%}, popularity {popular:.1%}, {asks} asks in 30 s",
+                file=sys.stderr,
+            )
         task.result()
     finally:
         task.cancel()
@@ -301,7 +317,9 @@ def release(args: argparse.Namespace) -> int:
             return 0
         for version, steps in sorted(by_version.items()):
             gates = next((r.gates for r in steps if r.gates and "ndcg10" in r.gates), {}) or {}
-            print(f"{version:4} {fold.stages[version]:12} {steps[0].at:%Y-%m-%d %H:%M:%S}  {steps[0].reason or '':8} ndcg10 {gates.get('ndcg10', '–')} (live {gates.get('live_ndcg10', '–')})")
+            print(
+                f"{version:4} {fold.stages[version]:12} {steps[0].at:%Y-%m-%d %H:%M:%S}  {steps[0].reason or '':8} ndcg10 {gates.get('ndcg10', '–')} (live {gates.get('live_ndcg10', '–')})"
+            )
         return 0
     if args.what == "show":
         _, records = control.releases(kafka)
@@ -413,7 +431,9 @@ def _share(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """All commands; also what the README's table is checked against."""
-    top = argparse.ArgumentParser(prog="headrace", description="Recommendations that learn from every event on Kafka and are served by Triton.", epilog=__doc__)
+    top = argparse.ArgumentParser(
+        prog="headrace", description="Recommendations that learn from every event on Kafka and are served by Triton.", epilog=__doc__
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument("--kafka", metavar="HOST:PORT", help="use this Kafka instead of a local one")
@@ -425,7 +445,12 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--data", type=Path, metavar="FILE", help="interactions: user,item,value,timestamp (default: MovieLens 100K)")
     c.add_argument("--until", choices=["promoted"], help="end once the release that the drift caused is live (exit 1 if it never is)")
     c.add_argument("--no-drift", action="store_true", help="plant no change; exit 1 if a drift alert is raised all the same")
-    c.add_argument("--armed-for", type=float, metavar="S", help="with --no-drift: how long the detector stays armed (default: three times the delay of the last drifting demo, else 90)")
+    c.add_argument(
+        "--armed-for",
+        type=float,
+        metavar="S",
+        help="with --no-drift: how long the detector stays armed (default: three times the delay of the last drifting demo, else 90)",
+    )
     c.add_argument("--events", type=_share, default=250.0, metavar="N", help="events a second (250)")
     c.add_argument("--asks", type=_share, default=60.0, metavar="N", help="asks a second (60)")
     c.add_argument("--deadline", type=float, default=340.0, metavar="S", help="give up after so long (340)")
@@ -468,7 +493,11 @@ def parser() -> argparse.ArgumentParser:
     c = commands.add_parser("release", help="what is live, and changing it")
     parts = c.add_subparsers(dest="what", required=True, metavar="WHAT")
     parts.add_parser("list", parents=[where, machine], help="every version and its stage")
-    for name, text in (("show", "the release card of a version"), ("promote", "make a version live"), ("rollback", "take a version out of service")):
+    for name, text in (
+        ("show", "the release card of a version"),
+        ("promote", "make a version live"),
+        ("rollback", "take a version out of service"),
+    ):
         parts.add_parser(name, parents=[where, machine], help=text).add_argument("version", type=int)
     c.set_defaults(run=release)
 

@@ -20,7 +20,9 @@ OURS = "headrace.error."
 
 def read(kafka: Kafka, name: str) -> Iterator[Any]:
     """Every record of topic `name` that is there now."""
-    consumer = KafkaConsumer(**kafka.kafka_python(), enable_auto_commit=False, isolation_level="read_committed", auto_offset_reset="earliest")
+    consumer = KafkaConsumer(
+        **kafka.kafka_python(), enable_auto_commit=False, isolation_level="read_committed", auto_offset_reset="earliest"
+    )
     try:
         places = [TopicPartition(kafka.prefix + name, p) for p in sorted(consumer.partitions_for_topic(kafka.prefix + name) or ())]
         consumer.assign(places)
@@ -36,7 +38,9 @@ def read(kafka: Kafka, name: str) -> Iterator[Any]:
         consumer.close()
 
 
-def send(kafka: Kafka, name: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> tuple[int, int]:
+def send(
+    kafka: Kafka, name: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None = None
+) -> tuple[int, int]:
     """Write one record; returns (partition, offset) once it is acknowledged."""
     producer = KafkaProducer(**kafka.kafka_python(), acks="all")
     try:

@@ -102,12 +102,18 @@ class Story:
     # --- what happens ------------------------------------------------------------------------------------------------
     def _told(self, topic: str, event: Event) -> None:
         if isinstance(event, DriftAlert):
-            self.say(f"ALERT {event.status} on {event.signal}@{event.version}: NDCG {event.before:.4f} -> {event.now:.4f}, cause {event.cause}, severity {event.severity}")
+            self.say(
+                f"ALERT {event.status} on {event.signal}@{event.version}: NDCG {event.before:.4f} -> {event.now:.4f}, cause {event.cause}, severity {event.severity}"
+            )
         elif isinstance(event, RetrainingRequest):
             self.say(f"REQUEST {event.reason}{f' because of alert {event.cause}' if event.cause else ''}")
         elif isinstance(event, Release):
             gates = event.gates or {}
-            figures = f" ({', '.join(f'{k} {gates[k]}' for k in ('ndcg10', 'live_ndcg10', 'popular_ndcg10', 'judged') if gates.get(k) is not None)})" if gates else ""
+            figures = (
+                f" ({', '.join(f'{k} {gates[k]}' for k in ('ndcg10', 'live_ndcg10', 'popular_ndcg10', 'judged') if gates.get(k) is not None)})"
+                if gates
+                else ""
+            )
             self.say(f"RELEASE version {event.version} {event.stage}{figures}{f': {event.reason}' if event.reason else ''}")
         self._follow_chain()
 
@@ -127,7 +133,14 @@ class Story:
                 return
             self.chain["request"], self.times["requested"] = request.id, at[request.id]
         stages = {r.stage: r for r in self.picture.records if r.request == self.chain["request"]}
-        names = {"requested": "training", "candidate": "judged", "refused": "refused", "canary": "canaried", "live": "live", "rolled_back": "rolled_back"}
+        names = {
+            "requested": "training",
+            "candidate": "judged",
+            "refused": "refused",
+            "canary": "canaried",
+            "live": "live",
+            "rolled_back": "rolled_back",
+        }
         for stage, record in stages.items():
             self.times.setdefault(names[stage], at[record.id])
             self.chain[stage], self.chain["version"] = record.id, record.version
@@ -268,8 +281,17 @@ class Story:
                 for h, q, n in [self.picture.quality(signal, (planted or end) - 30, planted or end)]
                 if n
             },
-            "releases": [{"version": r.version, "stage": r.stage, "request": r.request, "at_s": round(self.picture.appended[r.id] - self.began, 1)} for r in self.picture.records],
-            "asks": {"answered": len(tally.asked), "failed": tally.failed, "degraded": tally.degraded, "feedback": tally.feedback, "by_version": tally.versions},
+            "releases": [
+                {"version": r.version, "stage": r.stage, "request": r.request, "at_s": round(self.picture.appended[r.id] - self.began, 1)}
+                for r in self.picture.records
+            ],
+            "asks": {
+                "answered": len(tally.asked),
+                "failed": tally.failed,
+                "degraded": tally.degraded,
+                "feedback": tally.feedback,
+                "by_version": tally.versions,
+            },
             "records": accounts,
             "restarts": self.stack.supervisor.restarts,
         }
@@ -279,11 +301,13 @@ class Story:
         deadline, before = time.monotonic() + 20, -1
         while True:
             standings = control.standings(self.kafka)
-            folded = {what: sum(s.counts.get(what, 0) for s in standings.values()) for what in ("folded", "duplicates", "interactions", "judged")}
+            folded = {
+                what: sum(s.counts.get(what, 0) for s in standings.values()) for what in ("folded", "duplicates", "interactions", "judged")
+            }
             inputs = sum(control.records_in(self.kafka, name) for name in topics.INPUTS)
             letters = sum(1 for letter in control.letters(self.kafka) if letter["topic"] in topics.INPUTS)
             balanced = inputs == folded["folded"] + folded["duplicates"] + letters
-            if balanced and inputs == before or time.monotonic() > deadline:
+            if (balanced and inputs == before) or time.monotonic() > deadline:
                 return {"in": inputs, **folded, "dead_letters": letters, "balanced": balanced}
             before = inputs
             time.sleep(0.5)
@@ -292,7 +316,6 @@ class Story:
 def _knows(reasons: list[str]) -> bool:
     """Does a list rest on the user's own history?"""
     return any(source in reason for reason in reasons for source in ("covisited", "after", "neighbours", "deep"))
-
 
 
 def dump(document: dict[str, Any]) -> str:

@@ -44,7 +44,9 @@ def _kafka(settings: Settings) -> list[Finding]:
     missing = [t.name for t in topics(kafka) if t.name not in found]
     try:
         check(kafka, found)
-        findings.append(("topics", not missing, f"missing {', '.join(missing)}: headrace topics --create" if missing else f"all {len(found)}"))
+        findings.append(
+            ("topics", not missing, f"missing {', '.join(missing)}: headrace topics --create" if missing else f"all {len(found)}")
+        )
     except WrongTopic as wrong:
         findings.append(("topics", False, str(wrong)))
     if not missing:
@@ -52,7 +54,9 @@ def _kafka(settings: Settings) -> list[Finding]:
 
         ages = [int(time.time() * 1000) - s.as_of for s in standings(kafka).values()]
         fresh = len(ages) == kafka.partitions and max(ages, default=1 << 40) < 10_000
-        findings.append(("worker", fresh, f"state at most {max(ages)} ms old" if fresh else "no fresh state: is `headrace worker` running?"))
+        findings.append(
+            ("worker", fresh, f"state at most {max(ages)} ms old" if fresh else "no fresh state: is `headrace worker` running?")
+        )
     return findings
 
 

@@ -95,7 +95,15 @@ class Replay:
     that a repeated send is one event. One user's events and asks keep their order; users run side by side.
     """
 
-    def __init__(self, kafka: Kafka, triton: str, events_s: float, asks_s: float, tastes: Callable[[int, Row], str] = lambda index, row: row.item, tag: str = "replay") -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        triton: str,
+        events_s: float,
+        asks_s: float,
+        tastes: Callable[[int, Row], str] = lambda index, row: row.item,
+        tag: str = "replay",
+    ) -> None:
         self.kafka, self.tally = kafka, Tally()
         self._client = AsyncClient(triton)
         self._speed, self._share = events_s, asks_s / events_s if events_s else 0.0
@@ -142,7 +150,14 @@ class Replay:
             await asyncio.wait([before])
         if asks:
             await self._ask(producer, row)
-        event = Interaction(id=f"{self._tag}-{index}", user=row.user, item=row.item, kind="rating" if row.value is not None else "view", value=row.value, at=utc(row.at))
+        event = Interaction(
+            id=f"{self._tag}-{index}",
+            user=row.user,
+            item=row.item,
+            kind="rating" if row.value is not None else "view",
+            value=row.value,
+            at=utc(row.at),
+        )
         await producer.send(self.kafka.prefix + topics.INTERACTIONS, key=row.user.encode(), value=to_bytes(event))
         self.tally.sent += 1
         self.tally.at = row.at
@@ -161,7 +176,9 @@ class Replay:
         self.tally.degraded += answer.degraded
         self.tally.versions[answer.model_version] = self.tally.versions.get(answer.model_version, 0) + 1
         if hit and answer.id:
-            feedback = Feedback(id=f"{answer.id}-click", recommendation_id=answer.id, user=row.user, item=row.item, kind="click", at=utc(row.at))
+            feedback = Feedback(
+                id=f"{answer.id}-click", recommendation_id=answer.id, user=row.user, item=row.item, kind="click", at=utc(row.at)
+            )
             await producer.send(self.kafka.prefix + topics.FEEDBACK, key=row.user.encode(), value=to_bytes(feedback))
             self.tally.feedback += 1
 
@@ -177,7 +194,14 @@ class Replay:
 def events(source: Sequence[Row], tag: str) -> Iterator[tuple[bytes, bytes]]:
     """(key, value) of each row as an interaction, for a backfill."""
     for index, row in enumerate(source):
-        event = Interaction(id=f"{tag}-{index}", user=row.user, item=row.item, kind="rating" if row.value is not None else "view", value=row.value, at=utc(row.at))
+        event = Interaction(
+            id=f"{tag}-{index}",
+            user=row.user,
+            item=row.item,
+            kind="rating" if row.value is not None else "view",
+            value=row.value,
+            at=utc(row.at),
+        )
         yield row.user.encode(), to_bytes(event)
 
 
@@ -217,5 +241,3 @@ def titles(file: Path) -> dict[str, tuple[str, list[str]]]:
         if len(cells) >= 4 and cells[0]:
             found[cells[0]] = (f"{cells[1]} ({cells[2]})", [c for c in cells[3].split() if c])
     return found
-
-

@@ -36,7 +36,9 @@ class Serving:
 class Settings(BaseSettings):
     """Everything that can be set. An unknown name is an error."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", env_nested_delimiter="__", toml_file="headrace.toml", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="HEADRACE_", env_nested_delimiter="__", toml_file="headrace.toml", extra="forbid", frozen=True
+    )
 
     kafka: Kafka = Kafka()
     triton: Triton = Triton()
@@ -46,7 +48,9 @@ class Settings(BaseSettings):
     rollout: Rollout = Rollout()
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
         return sources["init_settings"], sources["env_settings"], TomlConfigSettingsSource(settings_cls)
 
     def environment(self) -> dict[str, str]:

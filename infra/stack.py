@@ -26,7 +26,15 @@ class Stack:
     `folder` holds everything the stack writes: the broker's disk, Triton's repository, one log a process.
     """
 
-    def __init__(self, settings: Settings, folder: Path, say: Callable[[str], None], kafka_given: bool = False, triton_given: bool = False, sasl_password: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        say: Callable[[str], None],
+        kafka_given: bool = False,
+        triton_given: bool = False,
+        sasl_password: str = "",
+    ) -> None:
         self.settings, self.folder, self.say = settings, folder, say
         self._kafka_given, self._triton_given, self._password = kafka_given, triton_given, sasl_password
         self.supervisor = Supervisor(folder / "logs", say)
@@ -77,7 +85,9 @@ class Stack:
     async def _start_trainer(self) -> None:
         if importlib.util.find_spec("torch") is None:
             self.say("installing torch (about 3 GB) while the rest already runs …")
-            install = await asyncio.create_subprocess_exec(sys.executable, str(ROOT / "infra" / "bootstrap.py"), "train", stdout=asyncio.subprocess.PIPE)
+            install = await asyncio.create_subprocess_exec(
+                sys.executable, str(ROOT / "infra" / "bootstrap.py"), "train", stdout=asyncio.subprocess.PIPE
+            )
             assert install.stdout is not None
             async for line in install.stdout:
                 self.say(line.decode().strip())

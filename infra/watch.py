@@ -78,7 +78,9 @@ class Watcher:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._consumer = AIOKafkaConsumer(**self._kafka.aiokafka(), group_id=None, isolation_level="read_committed", auto_offset_reset="earliest", fetch_max_wait_ms=100)
+        self._consumer = AIOKafkaConsumer(
+            **self._kafka.aiokafka(), group_id=None, isolation_level="read_committed", auto_offset_reset="earliest", fetch_max_wait_ms=100
+        )
         await self._consumer.start()
         self._consumer.assign([TopicPartition(self._kafka.prefix + name, 0) for name in WATCHED])
         self._task = asyncio.create_task(self._run())

@@ -77,7 +77,9 @@ class Popularity:
     def dump(self, item: str) -> bytes:
         """The item's record for the state topic."""
         r = self.row[item]
-        return _packer.encode(_Entry(int(self._at[0, r]), self._counts[0, r].tobytes(), int(self._n[0, r]), float(self._first[0, r]), float(self._last[0, r])))
+        return _packer.encode(
+            _Entry(int(self._at[0, r]), self._counts[0, r].tobytes(), int(self._n[0, r]), float(self._first[0, r]), float(self._last[0, r]))
+        )
 
     def load(self, partition: int, item: str, value: bytes | None) -> None:
         """Take the item's record over from the state topic; None forgets it."""

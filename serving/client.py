@@ -63,7 +63,9 @@ class Client:
     def __init__(self, url: str, timeout_s: float = 5.0) -> None:
         self._client, self._timeout = triton.InferenceServerClient(url), timeout_s
 
-    def recommend(self, user: str, k: int = 10, recent: Sequence[str] = (), exclude: Sequence[str] = (), categories: Sequence[str] = ()) -> Recommended:
+    def recommend(
+        self, user: str, k: int = 10, recent: Sequence[str] = (), exclude: Sequence[str] = (), categories: Sequence[str] = ()
+    ) -> Recommended:
         """The list for `user`. Raises tritonclient's InferenceServerException."""
         return _recommended(self._client.infer(MODEL, _inputs(user, k, recent, exclude, categories), client_timeout=self._timeout))
 
@@ -80,7 +82,15 @@ class AsyncClient:
     def __init__(self, url: str, timeout_s: float = 5.0) -> None:
         self._client, self._timeout = triton_aio.InferenceServerClient(url), timeout_s
 
-    async def recommend(self, user: str, k: int = 10, recent: Sequence[str] = (), exclude: Sequence[str] = (), categories: Sequence[str] = (), probe: bool = False) -> Recommended:
+    async def recommend(
+        self,
+        user: str,
+        k: int = 10,
+        recent: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        probe: bool = False,
+    ) -> Recommended:
         parameters = {"headrace_probe": True} if probe else None
         inputs = _inputs(user, k, recent, exclude, categories)
         return _recommended(await self._client.infer(MODEL, inputs, client_timeout=self._timeout, parameters=parameters))

@@ -46,7 +46,9 @@ class Releases:
     lives: list[int] = field(default_factory=list)  # every version that was live, in order
     requests: dict[str, str] = field(default_factory=dict)  # request id -> last stage it led to
 
-    def apply(self, version: int, stage: str, share: float | None = None, sha256: str | None = None, request: str | None = None) -> str | None:
+    def apply(
+        self, version: int, stage: str, share: float | None = None, sha256: str | None = None, request: str | None = None
+    ) -> str | None:
         """Take one record in; returns why it was ignored, None where it counted."""
         before = self.stages.get(version)
         if before not in ALLOWED[stage]:

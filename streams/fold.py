@@ -15,7 +15,6 @@ from random import Random
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from feedback import attribution, signals
 from feedback.attribution import Block, Early, Ledger, Pending
@@ -324,5 +323,7 @@ class Fold:
                     continue
                 hits = [round(h[column], 4) for h, _ in blocks]
                 ndcgs = [round(n[column], 4) for _, n in blocks]
-                metrics.append(Metric(signal=source, version=version, at=at, n=len(blocks), hits=hits, ndcgs=ndcgs, positions=where, counts=asks))
+                metrics.append(
+                    Metric(signal=source, version=version, at=at, n=len(blocks), hits=hits, ndcgs=ndcgs, positions=where, counts=asks)
+                )
         return [Output(topics.METRICS, m.signal.encode(), to_bytes(m)) for m in metrics]

@@ -27,7 +27,12 @@ class History:
         self.end: dict[int, int] = {}
         self._consumer = Consumer(
             kafka.confluent()
-            | {"group.id": f"{kafka.prefix}history", "enable.auto.commit": False, "auto.offset.reset": "earliest", "enable.partition.eof": True}
+            | {
+                "group.id": f"{kafka.prefix}history",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+            }
         )
         self._assigned = False
 

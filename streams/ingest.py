@@ -34,7 +34,9 @@ class Refused(ValueError):
 Headers = Sequence[tuple[str, bytes | None]]
 
 
-def ingest(topic: int, partition: int, offset: int, appended: int, key: bytes | None, value: bytes | None, headers: Headers) -> timeline.Record | None:
+def ingest(
+    topic: int, partition: int, offset: int, appended: int, key: bytes | None, value: bytes | None, headers: Headers
+) -> timeline.Record | None:
     """The timeline record of one input record; None where there is nothing to learn (an anonymous impression).
 
     `topic` is the input's number in `topics.INPUTS`, `appended` the broker's append time in ms. Raises `Refused`.
@@ -53,7 +55,17 @@ def ingest(topic: int, partition: int, offset: int, appended: int, key: bytes | 
         raise Refused("future", f"at {event.at.isoformat()} is more than {FUTURE_MS // 60_000} minutes after it was appended")
     _check_key(key, event.user)
     if isinstance(event, Interaction):
-        return Interacted(source, event.user, event.item, event.kind, at, event.value, event.id, event.session, backfill=any(k == BACKFILL for k, _ in headers))
+        return Interacted(
+            source,
+            event.user,
+            event.item,
+            event.kind,
+            at,
+            event.value,
+            event.id,
+            event.session,
+            backfill=any(k == BACKFILL for k, _ in headers),
+        )
     if isinstance(event, Feedback):
         return Reacted(source, event.recommendation_id, event.user, event.item, event.kind, at, event.value, event.id)
     return Erased(source, event.user, at)
@@ -109,7 +121,9 @@ def _shown(source: Source, key: bytes | None, value: bytes) -> Shown | None:
     return Shown(source, impression)
 
 
-def dead_letter_headers(headers: Iterable[tuple[str, bytes | None]], reason: str, detail: str, topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
+def dead_letter_headers(
+    headers: Iterable[tuple[str, bytes | None]], reason: str, detail: str, topic: str, partition: int, offset: int
+) -> list[tuple[str, bytes]]:
     """The record's own headers, then why and where it was refused; how often it was retried is counted by `dlq retry`."""
     why: dict[str, Any] = {"reason": reason, "detail": detail, "topic": topic, "partition": partition, "offset": offset}
     ours = [(f"headrace.error.{name}", str(what).encode()) for name, what in why.items()]

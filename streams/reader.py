@@ -87,7 +87,19 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
     `dense`: the topic is not written by transactions, so that a missing offset is a lost record.
     """
 
-    def __init__(self, kafka: Kafka, name: str, worker: str, topic: str, state_topic: str, pace_ms: int, machine: Callable[[int], Machine], channel: Any, dense: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        name: str,
+        worker: str,
+        topic: str,
+        state_topic: str,
+        pace_ms: int,
+        machine: Callable[[int], Machine],
+        channel: Any,
+        dense: bool,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.kafka, self.name_, self.topic, self.state_topic = kafka, name, topic, state_topic
         self.machine, self.channel, self.dense = machine, channel, dense
@@ -145,7 +157,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 await self._fold(tp, partition, position)
             except NEVER as error:
                 stop_now(self.log, f"{tp}: {_remedy(error)}")
-            except (KafkaError, asyncio.TimeoutError) as error:
+            except (TimeoutError, KafkaError) as error:
                 self.open.discard(tp.partition)
                 partition.forget()  # the outcome is unknown, or a newer owner is there
                 self.log.warning("REOPEN %s %r", tp, error)
@@ -188,7 +200,9 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 self.log.warning("FOLD %s: %r", error, error.__cause__)
                 skip.add(error.offset)
                 bad = next(log for log in logs if log.offset == error.offset)
-                letters.append(dead_letter(tp.topic, topics.dead_letters(self.topic), tp.partition, bad, "fold_error", repr(error.__cause__)))
+                letters.append(
+                    dead_letter(tp.topic, topics.dead_letters(self.topic), tp.partition, bad, "fold_error", repr(error.__cause__))
+                )
                 partition.forget()
                 await partition.open()
                 continue
@@ -205,7 +219,10 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             self._folded.popleft()
         folded = sum(n for _, n in self._folded) + batch
         if len(self._faults) > max(10, FAULTY * folded):
-            stop_now(self.log, f"{tp}: {len(self._faults)} of {folded} records of the last minute made the fold raise; see {topics.dead_letters(self.topic)}")
+            stop_now(
+                self.log,
+                f"{tp}: {len(self._faults)} of {folded} records of the last minute made the fold raise; see {topics.dead_letters(self.topic)}",
+            )
 
 
 def _remedy(error: Exception) -> str:
@@ -258,7 +275,14 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
 
     async def _run(self, assigned: list[TopicPartition]) -> None:
         while True:
-            producer = AIOKafkaProducer(**self.kafka.aiokafka(), enable_idempotence=True, linger_ms=0, max_batch_size=MAX_BATCH, max_request_size=2 * MAX_BATCH, request_timeout_ms=9_000)
+            producer = AIOKafkaProducer(
+                **self.kafka.aiokafka(),
+                enable_idempotence=True,
+                linger_ms=0,
+                max_batch_size=MAX_BATCH,
+                max_request_size=2 * MAX_BATCH,
+                request_timeout_ms=9_000,
+            )
             try:
                 await producer.start()
                 for tp in assigned:
@@ -272,7 +296,7 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 await self._copy(producer)
             except NEVER as error:
                 stop_now(self.log, f"ingest: {_remedy(error)}")
-            except (KafkaError, asyncio.TimeoutError) as error:
+            except (TimeoutError, KafkaError) as error:
                 self.log.warning("REOPEN ingest %r", error)  # never past a batch that may not have been written
                 await asyncio.sleep(1)
             except asyncio.CancelledError:
@@ -297,7 +321,9 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                     await self.consumer.commit(self._written)
                     self._written, committed = {}, time.monotonic()
 
-    async def _write(self, producer: AIOKafkaProducer, outputs: Sequence[tuple[str, int, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]]) -> None:
+    async def _write(
+        self, producer: AIOKafkaProducer, outputs: Sequence[tuple[str, int, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]]
+    ) -> None:
         """Write (topic, partition, key, value, headers) and wait until all is acknowledged."""
         batches: dict[tuple[str, int], Any] = {}
         sent = []

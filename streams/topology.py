@@ -61,7 +61,9 @@ def topology(kafka: Kafka, worker: str, policy: Policy) -> tuple[App, list[Any]]
     pace = 20 if kafka.partitions <= 4 else 40  # ms; docs/streams.md has the measurements
     readers = [
         Ingester(kafka, worker, arriving),
-        Follower(kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions), folding, dense=True),
+        Follower(
+            kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions), folding, dense=True
+        ),
         Follower(kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100, lambda p: Monitor(policy), watching, dense=False),
     ]
     for reader in readers:

@@ -118,7 +118,13 @@ class Trainer:
         try:
             return RetrainingRequest.model_validate_json(record.value or b"")
         except ValidationError as error:
-            why = {"reason": "invalid", "detail": str(error.errors(include_url=False)[0]["msg"]), "topic": record.topic, "partition": record.partition, "offset": record.offset}
+            why = {
+                "reason": "invalid",
+                "detail": str(error.errors(include_url=False)[0]["msg"]),
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+            }
             headers = [(f"headrace.error.{k}", str(v).encode()) for k, v in why.items()]
             self._send([(topics.dead_letters(topics.RETRAINING_REQUESTS), record.key or b"", record.value or b"")], headers)
             log.warning("request at %s ignored: %s", record.offset, why["detail"])
@@ -161,7 +167,11 @@ class Trainer:
         if len(windows.items) < 2 or not len(asked.answers):
             self._tell("refused", version, request, reason=f"{len(events)} interactions are too few to train and to judge")
             return False
-        model = finetune.load(self._folder(live) / "weights.safetensors", len(items), self.training) if old else SequenceModel(len(items), self.training)
+        model = (
+            finetune.load(self._folder(live) / "weights.safetensors", len(items), self.training)
+            if old
+            else SequenceModel(len(items), self.training)
+        )
         fit = finetune.fit(model, windows, self.training, warm=old is not None, progress=self._progress(version))
         onnx, canary, difference = export.export(model, asked.items[:CANARY_WINDOWS])
         scores = finetune.scorer(model)
@@ -279,7 +289,13 @@ class Trainer:
         if self.releases.stages.get(version) != "canary":
             log.info("version %s is %s by an operator's word", version, self.releases.stages.get(version))
             return
-        figures = {"judged": asks, "canary_ndcg10": _mean(mine), "live_ndcg10": _mean(others), "canary_blocks": len(mine), "live_blocks": len(others)}
+        figures = {
+            "judged": asks,
+            "canary_ndcg10": _mean(mine),
+            "live_ndcg10": _mean(others),
+            "canary_blocks": len(mine),
+            "live_blocks": len(others),
+        }
         if _harmful(mine, others):
             self._tell("rolled_back", version, request, reason="the canary's lists are worse than the live ones", gates=figures)
         else:
@@ -337,5 +353,3 @@ def run(kafka: Kafka, url: str, repository: Path, templates: Path, training: Tra
         trainer.run()
     finally:
         trainer.close()
-
-

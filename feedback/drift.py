@@ -30,7 +30,7 @@ class DriftState(msgspec.Struct):
     calm: int = 0
 
 
-class MixtureESR(base.DriftDetector):
+class MixtureESR(base.DriftDetector):  # type: ignore[misc] # river carries no types
     """River-style detector of a fall in a quality in [0, 1].
 
     `warm_up` blocks to learn the usual quality from; a fall smaller than the share `margin` of it is not drift;

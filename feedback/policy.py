@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Policy:
     """Reasons to retrain. `volume_first`: interactions before the first model; `volume_every`: between two trainings;
     `schedule_s`: seconds between two trainings; `cool_down_s`: least seconds between two requests. 0 switches one off.

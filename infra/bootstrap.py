@@ -69,7 +69,17 @@ def uv() -> str:
     found = shutil.which("uv") or str(TOOLS / "uv" / "bin" / "uv")
     if not os.path.exists(found):
         say("uv: installing into .tools/uv")
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", TOOLS / "uv", "uv"]
+        pip: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--target",
+            TOOLS / "uv",
+            "uv",
+        ]
         try:
             run(*pip)
         except Lacking:
@@ -88,9 +98,8 @@ def environment(place: Path, part: str) -> None:
     if is_done(place, part, mark):
         return
     tool, started = uv(), time.monotonic()
-    say(
-        f"{place.name}: installing {part} ({lock.read_text().count('==')} packages{', torch: about 3 GB' if part in ('train', 'dev') else ''}) …"
-    )
+    size = ", torch: about 3 GB" if part in ("train", "dev") else ""
+    say(f"{place.name}: installing {part} ({lock.read_text().count('==')} packages{size}) …")
     if not (place / "bin" / "python").exists():
         run(tool, "venv", "-q", "--python", sys.executable, place)
     python = place / "bin" / "python"

@@ -55,7 +55,10 @@ class Broker:
             "broker.heartbeat.interval.ms": "500",
         }
         if password:
-            login = f'org.apache.kafka.common.security.plain.PlainLoginModule required username="headrace" password="{password}" user_headrace="{password}";'
+            login = (
+                f'org.apache.kafka.common.security.plain.PlainLoginModule required username="headrace" '
+                f'password="{password}" user_headrace="{password}";'
+            )
             lines |= {
                 "sasl.enabled.mechanisms": "PLAIN",
                 "sasl.mechanism.inter.broker.protocol": "PLAIN",

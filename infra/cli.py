@@ -163,7 +163,7 @@ def worker(args: argparse.Namespace) -> int:
     from streams.worker import run
 
     settings = _settings(args)
-    run(settings.kafka, args.name, settings.policy, args.ready)
+    run(settings.kafka, settings.triton.url, args.name, settings.policy, args.ready)
     return 0
 
 
@@ -193,8 +193,8 @@ def ask(args: argparse.Namespace) -> int:
 
         for record in control.read(settings.kafka, topics.ITEMS):
             if record.value:
-                item = Item.model_validate_json(record.value)
-                titles[item.item] = item.title or ""
+                entry = Item.model_validate_json(record.value)
+                titles[entry.item] = entry.title or ""
     for place, (item, reason) in enumerate(zip(answer.items, answer.reasons, strict=True), 1):
         print(f"{place:3}. {item:12} {titles.get(item, '')[:40]:40} {reason}" if args.why else f"{place:3}. {item}")
     state = f"state {answer.state_age_ms} ms old" if answer.state_age_ms >= 0 else "no state yet"
@@ -267,10 +267,8 @@ async def _replay(args: argparse.Namespace) -> None:
             await asyncio.wait([task], timeout=2)
             hit, popular, asks = run.tally.hit_rates(time.time() - 30)
             left = (len(source) - run.tally.sent) / max(args.events, 1e-9)
-            print(
-                f"sent {run.tally.sent} of {len(source)}, {left:.0f} s left; hit rate {hit:.1%}, popularity {popular:.1%}, {asks} asks in 30 s",
-                file=sys.stderr,
-            )
+            quality = f"hit rate {hit:.1%}, popularity {popular:.1%}, {asks} asks in 30 s"
+            print(f"sent {run.tally.sent} of {len(source)}, {left:.0f} s left; {quality}", file=sys.stderr)
         task.result()
     finally:
         task.cancel()
@@ -316,10 +314,9 @@ def release(args: argparse.Namespace) -> int:
             print(json.dumps({"live": fold.live, "canary": fold.canary, "versions": {v: fold.stages[v] for v in by_version}}))
             return 0
         for version, steps in sorted(by_version.items()):
-            gates = next((r.gates for r in steps if r.gates and "ndcg10" in r.gates), {}) or {}
-            print(
-                f"{version:4} {fold.stages[version]:12} {steps[0].at:%Y-%m-%d %H:%M:%S}  {steps[0].reason or '':8} ndcg10 {gates.get('ndcg10', '–')} (live {gates.get('live_ndcg10', '–')})"
-            )
+            gates: dict[str, Any] = next((r.gates or {} for r in steps if "ndcg10" in (r.gates or {})), {})
+            quality = f"ndcg10 {gates.get('ndcg10', '–')} (live {gates.get('live_ndcg10', '–')})"
+            print(f"{version:4} {fold.stages[version]:12} {steps[0].at:%Y-%m-%d %H:%M:%S}  {steps[0].reason or '':8} {quality}")
         return 0
     if args.what == "show":
         _, records = control.releases(kafka)

@@ -102,19 +102,16 @@ class Story:
     # --- what happens ------------------------------------------------------------------------------------------------
     def _told(self, topic: str, event: Event) -> None:
         if isinstance(event, DriftAlert):
-            self.say(
-                f"ALERT {event.status} on {event.signal}@{event.version}: NDCG {event.before:.4f} -> {event.now:.4f}, cause {event.cause}, severity {event.severity}"
-            )
+            fell = f"NDCG {event.before:.4f} -> {event.now:.4f}, cause {event.cause}, severity {event.severity}"
+            self.say(f"ALERT {event.status} on {event.signal}@{event.version}: {fell}")
         elif isinstance(event, RetrainingRequest):
             self.say(f"REQUEST {event.reason}{f' because of alert {event.cause}' if event.cause else ''}")
         elif isinstance(event, Release):
             gates = event.gates or {}
-            figures = (
-                f" ({', '.join(f'{k} {gates[k]}' for k in ('ndcg10', 'live_ndcg10', 'popular_ndcg10', 'judged') if gates.get(k) is not None)})"
-                if gates
-                else ""
-            )
-            self.say(f"RELEASE version {event.version} {event.stage}{figures}{f': {event.reason}' if event.reason else ''}")
+            names = ("ndcg10", "live_ndcg10", "popular_ndcg10", "judged")
+            figures = ", ".join(f"{name} {gates[name]}" for name in names if gates.get(name) is not None)
+            why = f": {event.reason}" if event.reason else ""
+            self.say(f"RELEASE version {event.version} {event.stage}{f' ({figures})' if figures else ''}{why}")
         self._follow_chain()
 
     def _follow_chain(self) -> None:

@@ -6,6 +6,7 @@ closes with the supervisor, whatever ended it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -21,10 +22,8 @@ def main() -> None:
         (groups.add if line[0] == "+" else groups.discard)(group)
     for number, wait in ((signal.SIGTERM, 1.5), (signal.SIGKILL, 0.0)):
         for group in groups:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, number)
-            except ProcessLookupError:
-                pass
         deadline = time.monotonic() + wait
         while time.monotonic() < deadline and any(map(_alive, groups)):
             time.sleep(0.05)

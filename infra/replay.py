@@ -44,8 +44,7 @@ def rows(file: Path, seed: int = 0) -> list[Row]:
     """
     if not file.exists():
         raise BadFile(f"{file} does not exist")
-    opened = gzip.open(file, "rt", newline="") if file.suffix == ".gz" else open(file, newline="")
-    with opened as text:
+    with gzip.open(file, "rt", newline="") if file.suffix == ".gz" else open(file, newline="") as text:
         first = text.readline()
         reader = csv.reader(text, delimiter="\t" if "\t" in first else ",")
         names = [name.split(":")[0].removesuffix("_id") for name in first.strip().split("\t" if "\t" in first else ",")]
@@ -117,7 +116,7 @@ class Replay:
 
     async def run(self, source: Sequence[Row]) -> None:
         """Until the rows are sent; cancel it to stop earlier."""
-        producer = AIOKafkaProducer(**self.kafka.aiokafka(), enable_idempotence=True, linger_ms=2, request_timeout_ms=10_000)
+        producer = AIOKafkaProducer(**self.kafka.aiokafka(), enable_idempotence=True, linger_ms=2, request_timeout_ms=30_000)
         await producer.start()
         began = time.monotonic()
         try:

@@ -30,10 +30,16 @@ def export(model: SequenceModel, samples: npt.NDArray[np.int64]) -> tuple[bytes,
         # The TorchScript exporter is deprecated, but exact, ten times faster, and writes one file.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (torch.from_numpy(samples[:2]),), out, dynamo=False, opset_version=17, do_constant_folding=False,
-            input_names=["items"], output_names=["top_items", "top_scores"],
+            model,
+            (torch.from_numpy(samples[:2]),),
+            out,  # type: ignore[arg-type] # a file object is fine for the TorchScript exporter
+            dynamo=False,
+            opset_version=17,
+            do_constant_folding=False,  # folded, the tied item table would be stored twice
+            input_names=["items"],
+            output_names=["top_items", "top_scores"],
             dynamic_axes={name: {0: "batch"} for name in ("items", "top_items", "top_scores")},
-        )  # fmt: skip
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(out.getvalue(), options, providers=["CPUExecutionProvider"])

@@ -53,17 +53,18 @@ def fit(
     rate = config.fine_learning_rate if warm else config.learning_rate
     optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.98))
     epochs = config.fine_epochs if warm else config.epochs
-    tensors = [torch.from_numpy(a).to(where) for a in (windows.items, windows.targets, windows.weights)]
+    items, targets, weights = (torch.from_numpy(a).to(where) for a in (windows.items, windows.targets, windows.weights))
     batches = max(1, -(-len(windows.items) // config.batch))
     planned, began = epochs * batches, clock()
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=planned + 1, pct_start=0.1)
     losses: list[float] = []
     for _ in range(epochs):
         order = torch.randperm(len(windows.items), generator=generator).to(where)
-        for rows in order.split(config.batch):
-            loss = model.loss(*(t[rows] for t in tensors), generator)
+        for start in range(0, len(order), config.batch):
+            rows = order[start : start + config.batch]
+            loss = model.loss(items[rows], targets[rows], weights[rows], generator)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call] # torch
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()

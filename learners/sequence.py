@@ -36,7 +36,8 @@ class Block(nn.Module):
         mixed = (self.drop(weights.softmax(-1)) @ v).transpose(1, 2).reshape(b, length, dim)
         x = x + self.drop(self.out(mixed))
         y = self.before_mixing(x)
-        return x + self.drop(self.down(F.silu(self.gate(y)) * self.up(y)))
+        out: Tensor = x + self.drop(self.down(F.silu(self.gate(y)) * self.up(y)))
+        return out
 
 
 class SequenceModel(nn.Module):
@@ -53,6 +54,7 @@ class SequenceModel(nn.Module):
         nn.init.normal_(self.positions, std=0.02)
         with torch.no_grad():
             self.table.weight[0] = 0
+        self.causal: Tensor
         self.register_buffer("causal", torch.full((LENGTH, LENGTH), -1e9).triu(1), persistent=False)
 
     def states(self, items: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from zlib import crc32
 
+import pydantic.dataclasses
+
 # stage -> the stages a version may come from; None: a version nobody has heard of
 ALLOWED: dict[str, frozenset[str | None]] = {
     "requested": frozenset({None}),
@@ -23,7 +25,7 @@ ALLOWED: dict[str, frozenset[str | None]] = {
 }
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
 class Rollout:
     """`canary_share` of users who get a canary; it goes live after `judged` answers without evidence of harm, at the
     latest after `deadline_s`. `keep`: versions that stay loaded."""

@@ -77,7 +77,8 @@ class Metric(Event):
     """`metrics.v1`, key signal: quality in one second of one partition. A block is one user's session, up to 10 asks.
 
     `n` blocks; `hits` and `ndcgs` hold one mean a block, each in [0, 1], @10; `positions` is the timeline position
-    {partition: next offset} that the second ended at; `counts`: asks in the blocks, or the totals that the partition has reached, or steps of a training.
+    {partition: next offset} that the second ended at; `counts`: asks in the blocks, or the totals that the partition has
+    reached, or steps of a training.
     """
 
     signal: str

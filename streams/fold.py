@@ -8,6 +8,7 @@ window of event ids what a producer sent twice.
 from __future__ import annotations
 
 import base64
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -97,6 +98,7 @@ class Fold:
         self._known: set[bytes] = set()
         self._guard = Guard()
         self._repeats = Repeats()
+        self.newest: deque[str] = deque(maxlen=8)  # users heard of last; no part of the state
 
     # --- restore -----------------------------------------------------------------------------------------------------
     def load(self, key: bytes, value: bytes | None) -> None:
@@ -146,21 +148,20 @@ class Fold:
     def fold(self, records: Sequence[Log], skip: Collection[int] = ()) -> Step:
         """Fold a batch; `skip` are offsets to leave out (they are dead letters). Raises `FoldError`."""
         step, touched = Step(), set[str]()
-        now = 0
         for log in records:
             if log.offset in skip:
                 self._count("fold_errors")
                 continue
             try:
                 record = decode(log.value)
-                now = max(now, record.source.appended)
+                now = record.source.appended
+                if now // 1000 > self.standing.second:  # at the record, not at the batch: any cut gives the same state
+                    self._close_idle(now, touched)
+                    step.outputs += self._metrics(now, log.offset)
+                    self.standing.second = now // 1000
                 self._one(record, touched)
             except Exception as error:
                 raise FoldError(log.offset) from error
-        if now // 1000 > self.standing.second:
-            self._close_idle(now, touched)
-            step.outputs = self._metrics(now)
-            self.standing.second = now // 1000
         for name in sorted(touched):
             step.touched[name.encode()] = self._dump(name)
         return step
@@ -220,6 +221,7 @@ class Fold:
         ledger = self.ledgers.get(event.user)
         seen = profile.n if profile else 0
         known = seen > 0
+        self.newest.append(event.user)
         changed, repeat = self.online.learn_one(event.user, event.item, event.at)
         touched |= changed
         if known:
@@ -310,10 +312,10 @@ class Fold:
                 self._open.discard(user)
                 touched.add(f"a·{user}")
 
-    def _metrics(self, now: int) -> list[Output]:
+    def _metrics(self, now: int, offset: int) -> list[Output]:
         """The closed second as metrics: one signal per source and version, and the totals of this partition."""
         at, closed, self.standing.closed = utc(now / 1000), self.standing.closed, []
-        where = {str(self.partition): self.standing.next}
+        where = {str(self.partition): offset}
         metrics = [Metric(signal=f"stream/{self.partition}", at=at, positions=where, counts=dict(self.standing.counts))]
         for version in sorted({version for version, *_ in closed}):
             blocks = [(hits, ndcgs) for v, _, hits, ndcgs in closed if v == version]

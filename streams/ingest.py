@@ -19,7 +19,11 @@ from streams.timeline import Erased, Impression, Interacted, Reacted, Shown, Sou
 
 FUTURE_MS = 300_000  # an `at` later than the broker's append time plus this is refused
 BACKFILL = "headrace.backfill"  # header of an interaction that is history
-_MODELS = {topics.INTERACTIONS: Interaction, topics.FEEDBACK: Feedback, topics.ERASURES: Erasure}
+_MODELS: dict[str, type[Interaction] | type[Feedback] | type[Erasure]] = {
+    topics.INTERACTIONS: Interaction,
+    topics.FEEDBACK: Feedback,
+    topics.ERASURES: Erasure,
+}
 _impression = msgspec.json.Decoder(Impression)
 
 

@@ -7,8 +7,10 @@ aiokafka and kafka-python get the same facts under their own names.
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 # librdkafka's name -> the name aiokafka and kafka-python give it. The ssl.* files become an SSL context (aiokafka)
 # or keep their own names (kafka-python).
@@ -25,7 +27,7 @@ _SSL_NAMES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Kafka:
     """A cluster and our names in it.
 
@@ -38,7 +40,7 @@ class Kafka:
     prefix: str = "headrace."
     partitions: int = 4
     replication: int = 1
-    client: dict[str, str] = field(default_factory=dict)
+    client: dict[str, str] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = _PYTHON_NAMES.keys() | _SSL_NAMES.keys()
@@ -48,7 +50,7 @@ class Kafka:
 
     def aiokafka(self) -> dict[str, Any]:
         """Settings for aiokafka's clients."""
-        settings = {_PYTHON_NAMES[k]: v for k, v in self.client.items() if k in _PYTHON_NAMES}
+        settings: dict[str, Any] = {_PYTHON_NAMES[k]: v for k, v in self.client.items() if k in _PYTHON_NAMES}
         files = {_SSL_NAMES[k]: v for k, v in self.client.items() if k in _SSL_NAMES}
         if "SSL" in settings.get("security_protocol", ""):
             context = ssl.create_default_context(cafile=files.get("ssl_cafile"))

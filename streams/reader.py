@@ -219,15 +219,14 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             self._folded.popleft()
         folded = sum(n for _, n in self._folded) + batch
         if len(self._faults) > max(10, FAULTY * folded):
-            stop_now(
-                self.log,
-                f"{tp}: {len(self._faults)} of {folded} records of the last minute made the fold raise; see {topics.dead_letters(self.topic)}",
-            )
+            share = f"{len(self._faults)} of {folded} records of the last minute made the fold raise"
+            stop_now(self.log, f"{tp}: {share}; see {topics.dead_letters(self.topic)}")
 
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, OffsetOutOfRangeError):
-        return f"retention has overtaken our position ({error}): raise retention.ms and rebuild: delete online-state.v1, `headrace topics --create`"
+        rebuild = "raise retention.ms, delete the topic online-state.v1 and run `headrace topics --create`"
+        return f"retention has overtaken our position ({error}): {rebuild}"
     if isinstance(error, Incompatible):
         return str(error)
     return f"not authorised ({error!r}): grant this principal read, write and TransactionalId write on our prefix"

@@ -24,6 +24,7 @@ from streams.fold import Fold
 from streams.ingest import Refused, dead_letter_headers, ingest
 from streams.kafka import Kafka
 from streams.monitor import Monitor
+from streams.prober import Prober
 from streams.reader import Batch, Follower, Ingester
 from streams.timeline import Shown, encode
 from streams.topics import partition_of
@@ -38,7 +39,7 @@ class App(faust.App):  # type: ignore[misc] # faust carries no types
     BootStrategy = Boot
 
 
-def topology(kafka: Kafka, worker: str, policy: Policy) -> tuple[App, list[Any]]:
+def topology(kafka: Kafka, triton: str, worker: str, policy: Policy) -> tuple[App, list[Any]]:
     """The worker's application and its readers."""
     app = App(f"{kafka.prefix}worker", broker="kafka://unused", autodiscover=False)
     arriving, folding, watching = app.channel(), app.channel(), app.channel()
@@ -59,15 +60,16 @@ def topology(kafka: Kafka, worker: str, policy: Policy) -> tuple[App, list[Any]]
             _answer(batch, lambda b=batch: b.machine.fold(b.records, b.skip))
 
     pace = 20 if kafka.partitions <= 4 else 40  # ms; docs/streams.md has the measurements
-    readers = [
-        Ingester(kafka, worker, arriving),
-        Follower(
-            kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions), folding, dense=True
-        ),
-        Follower(kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100, lambda p: Monitor(policy), watching, dense=False),
-    ]
-    for reader in readers:
-        app.service(_started(reader))
+    ingester = Ingester(kafka, worker, arriving)
+    fold = Follower(
+        kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions), folding, dense=True
+    )
+    monitor = Follower(
+        kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100, lambda p: Monitor(policy), watching, dense=False
+    )
+    readers = [ingester, fold, monitor]
+    for service in (*readers, Prober(triton, fold)):
+        app.service(_started(service))
     return app, readers
 
 

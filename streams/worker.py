@@ -15,17 +15,17 @@ from streams.topology import topology
 log = logging.getLogger("headrace.worker")
 
 
-def run(kafka: Kafka, name: str, policy: Policy, ready: Path | None = None) -> None:
+def run(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT. `ready` is touched once every partition that the groups gave us is open."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for noisy in ("aiokafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.ERROR)  # it warns of every rebalance
-    asyncio.run(_serve(kafka, name, policy, ready))
+    asyncio.run(_serve(kafka, triton, name, policy, ready))
 
 
-async def _serve(kafka: Kafka, name: str, policy: Policy, ready: Path | None) -> None:
-    app, readers = topology(kafka, name, policy)
+async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None) -> None:
+    app, readers = topology(kafka, triton, name, policy)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -1,0 +1,40 @@
+# Headrace. `make help` lists what there is.
+PYTHON ?= python3.11
+ARGS ?=
+BIN = .venv/bin
+
+.PHONY: help demo test check story bench setup lock
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo:  ## set up what is missing, then run the whole loop on real data until Ctrl-C (ARGS="--until promoted --json")
+	@began=$$(date +%s); $(MAKE) -s --no-print-directory .python && $(PYTHON) infra/bootstrap.py app triton kafka data >&2 && \
+	exec $(BIN)/headrace demo --setup-seconds $$(( $$(date +%s) - began )) $(ARGS)
+
+test: setup  ## all tests, those on real Kafka and real Triton among them
+	$(BIN)/python -m pytest -m "not story and not chaos and not containers and not browser" $(ARGS)
+
+check: setup  ## format, lint, types, import rules, unit tests: no broker, under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not stack and not story and not chaos and not containers and not browser" $(ARGS)
+
+story: setup  ## the longer stories: no drift, and every process killed once
+	$(BIN)/python -m pytest -m story $(ARGS)
+
+bench: setup  ## the published figures (docs/)
+	$(BIN)/python -m bench.fold $(ARGS)
+	$(BIN)/python -m bench.lists $(ARGS)
+
+setup: .python  ## set up everything for development: environments, Triton, Kafka, demo data (about 8 GB)
+	@$(PYTHON) infra/bootstrap.py dev triton kafka data >&2
+
+lock:  ## resolve the dependencies anew (locks/ hold versions and hashes, no addresses)
+	sh infra/lock.sh
+
+.PHONY: .python
+.python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: apt-get install -y python3.11 python3.11-venv" >&2; exit 1; }

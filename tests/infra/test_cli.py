@@ -1,0 +1,56 @@
+"""The command line: every command has help, wrong usage exits with 2, nothing running with 1 and a hint."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main, parser
+
+README = Path(__file__).parent.parent.parent / "README.md"
+
+
+def commands() -> list[str]:
+    (action,) = (a for a in parser()._actions if a.dest == "command")
+    return list(action.choices or ())
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = README.read_text()
+    assert [c for c in commands() if not re.search(rf"`headrace [^`]*\b{c}\b", text)] == []
+
+
+@pytest.mark.parametrize("argv", [[], ["nonsense"], ["ask"], ["release", "promote", "x"], ["demo", "--events", "-1"]])
+def test_wrong_usage_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_nobody_there_exits_with_1_and_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "ann", "--triton", "127.0.0.1:1"]) == 1
+    assert "headrace doctor" in capsys.readouterr().err
+
+
+def test_schemas_are_written_one_file_a_topic(tmp_path: Path) -> None:
+    assert main(["schema", "export", "--out", str(tmp_path)]) == 0
+    document = json.loads((tmp_path / "interactions.v1.json").read_text())
+    assert document["required"] == ["user", "item", "kind", "at"]
+
+
+def test_a_file_that_is_no_data_is_refused_with_what_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.csv").write_text("who,what\n1,2\n")
+    assert main(["replay", str(tmp_path / "x.csv")]) == 1
+    assert "user,item,value,timestamp" in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""The supervisor: order, restarts, deadlines, and nothing left behind, also when it is killed itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.supervisor import Process, StartFailed, Supervisor
+
+SLEEPER = [
+    sys.executable,
+    "-c",
+    "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); time.sleep(99)",
+]
+
+
+async def at_once() -> bool:
+    return True
+
+
+async def never() -> bool:
+    return False
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_what_dies_is_started_again_and_stop_leaves_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        said: list[str] = []
+        supervisor = Supervisor(tmp_path, said.append)
+        await supervisor.start(Process("sleeper", lambda: SLEEPER, at_once))
+        first = supervisor.running["sleeper"].pid
+        os.kill(first, signal.SIGKILL)
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if supervisor.running["sleeper"].pid != first:
+                break
+        second = supervisor.running["sleeper"].pid
+        assert second != first
+        assert supervisor.restarts == {"sleeper": 1}
+        assert any("ended with -9" in line for line in said)
+        began = time.monotonic()
+        await supervisor.stop()
+        assert time.monotonic() - began < 5
+        assert not alive(first)
+        assert not alive(second)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("print('no disk'); raise SystemExit(3)", "ended with 3.*no disk"), ("import time; time.sleep(9)", "not ready after 1 s")],
+)
+def test_a_failed_start_says_why_and_where_its_log_is(code: str, said: str, tmp_path: Path) -> None:
+    async def run() -> None:
+        supervisor = Supervisor(tmp_path, lambda text: None)
+        try:
+            await supervisor.start(Process("bad", lambda: [sys.executable, "-uc", code], never, deadline_s=1))
+        finally:
+            await supervisor.stop()
+
+    with pytest.raises(StartFailed, match=f"(?s){said}"):
+        asyncio.run(run())
+
+
+def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, sys
+from pathlib import Path
+from infra.supervisor import Process, Supervisor
+async def run():
+    async def ready(): return True
+    supervisor = Supervisor(Path({str(tmp_path)!r}), print)
+    await supervisor.start(Process("sleeper", lambda: {SLEEPER!r}, ready))
+    print(supervisor.running["sleeper"].pid, flush=True)
+    await asyncio.sleep(99)
+asyncio.run(run())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        group = int(child.stdout.readline())
+        assert alive(group)
+        child.kill()
+        child.wait()
+    deadline = time.monotonic() + 5
+    while alive(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(group)

@@ -229,7 +229,7 @@ class Story:
                     else:
                         ms = (time.perf_counter() - acknowledged) * 1000
                         if ms > SLOW_MS:
-                            self.say(f"a list took {ms:.0f} ms to know of its event")
+                            self.say(f"a list took {ms:.0f} ms to know of the event of {user} with item {item}")
                         (self.freshness.training if training or self.is_training else self.freshness.quiet).append(ms)
                 except Exception as error:  # a killed server: the measurement goes on with the next one
                     self.freshness.lost += 1

@@ -1,0 +1,56 @@
+"""The local stack as a thing that starts and ends: given addresses, logins, Ctrl-C, SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.broker import Broker
+from infra.provisioning import WrongTopic, provision
+from serving.client import Client
+from streams.kafka import Kafka
+from tests.integration.conftest import Running, end, interaction, lacking, processes_of, start, until
+
+pytestmark = [pytest.mark.stack, pytest.mark.skipif(lacking() is not None, reason=str(lacking()))]
+
+
+def test_a_kafka_with_a_login_that_was_given_is_used_and_ctrl_c_ends_all_but_it(tmp_path: Path) -> None:
+    from kafka import KafkaProducer
+
+    broker = Broker.prepare(tmp_path / "given", password="s3cret")
+    with subprocess.Popen(broker.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as given:
+        try:
+            until(broker.answers, 20)
+            environment = {"HEADRACE_KAFKA__CLIENT": json.dumps(broker.client), "HEADRACE_KAFKA__PARTITIONS": "1"}
+            process, address, triton = start(tmp_path / "up", "--kafka", broker.bootstrap, environment=environment)
+            assert address == broker.bootstrap
+            kafka = Kafka(broker.bootstrap, partitions=1, client=broker.client)
+            producer = KafkaProducer(**kafka.kafka_python())
+            producer.send("headrace.interactions.v1", value=json.dumps(interaction("ann", "tea")).encode()).get(10)
+            producer.close()
+            with Client(triton) as client:
+                until(lambda: client.recommend("bob").items == ["tea"], 10)
+            began = time.monotonic()
+            assert end(process, signal.SIGINT) == 130
+            assert time.monotonic() - began < 5
+            assert processes_of(tmp_path / "up") == [] and given.poll() is None
+        finally:
+            given.kill()
+
+
+def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
+    process, _, _ = start(tmp_path / "up")
+    assert len(processes_of(tmp_path / "up")) >= 4
+    end(process, signal.SIGKILL)
+    until(lambda: processes_of(tmp_path / "up") == [], 8, 0.1)
+
+
+def test_a_wrong_partition_count_stops_the_start_with_the_remedy(stack: Running) -> None:
+    provision(Kafka(stack.kafka.bootstrap, prefix="other.", partitions=1))
+    with pytest.raises(WrongTopic, match=r"other\.timeline\.v1 has 1 partitions, it must have 3.*headrace topics --create"):
+        provision(Kafka(stack.kafka.bootstrap, prefix="other.", partitions=3))

@@ -1,0 +1,78 @@
+"""A model's way into Triton and out again: one training after a backfill, promote and roll back by command and record."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from infra import control
+from infra.bootstrap import DEMO_DATA
+from infra.replay import rows
+from streams import topics
+from streams.events import Release, to_bytes, utc
+from tests.integration.conftest import Running, until
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def backfilled(stack: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """6,000 past events at full speed; the id of the one training that follows."""
+    file: Path = tmp_path_factory.mktemp("data") / "past.csv"
+    lines = [f"{r.user},{r.item},{r.value},{r.at:.0f}" for r in islice(rows(DEMO_DATA), 6000)]
+    file.write_text("user,item,value,timestamp\n" + "\n".join(lines) + "\n")
+    request = json.loads(stack.run("replay", str(file), "--backfill", "--json").splitlines()[-1])["request"]
+    until(lambda: control.releases(stack.kafka)[0].requests.get(request) in ("live", "refused"), 120, 0.5)
+    return str(request)
+
+
+def test_a_backfill_ends_in_one_training_and_a_live_version(stack: Running, backfilled: str) -> None:
+    fold, records = control.releases(stack.kafka)
+    assert fold.requests[backfilled] == "live", [r.reason for r in records]
+    assert [r.stage for r in records if r.request == backfilled] == ["requested", "candidate", "canary", "live"]
+    assert len({r.request for r in records}) == 1
+    candidate = next(r for r in records if r.stage == "candidate")
+    assert candidate.gates is not None and candidate.gates["export_difference"] < 1e-3
+    assert candidate.lineage is not None and candidate.lineage["timeline.v1"].keys() == {"0", "1"}
+    assert candidate.sha256 is not None
+    user = rows(DEMO_DATA)[0].user
+    answer = until(lambda: (a := stack.ask(user)).model_version == fold.live and a, 5)
+    assert not answer.degraded and any("deep" in reason for reason in stack.ask(user, 100).reasons)
+
+
+def test_a_second_version_is_promoted_and_rolled_back_within_a_second(stack: Running, backfilled: str) -> None:
+    first = control.releases(stack.kafka)[0].live
+    out = stack.run("retrain", "--wait", "120", timeout=150)
+    assert "asked for" in out
+    second = control.releases(stack.kafka)[0].live
+    assert second == first + 1
+    user = rows(DEMO_DATA)[0].user
+    until(lambda: stack.ask(user).model_version == second, 2)
+    stack.run("release", "rollback", str(second))
+    until(lambda: stack.ask(user).model_version == first, 1)
+    stack.run("release", "promote", str(second))
+    until(lambda: stack.ask(user).model_version == second, 1)
+    plain = Release(id="by-hand", version=second, stage="rolled_back", at=utc(time.time()))  # any Kafka client can do this
+    stack.send(topics.RELEASES, to_bytes(plain), "sequence")
+    until(lambda: stack.ask(user).model_version == first, 1)
+    listed = json.loads(stack.run("release", "list", "--json"))
+    assert listed["live"] == first and listed["versions"][str(second)] == "rolled_back"
+    assert json.loads(stack.run("release", "show", str(second)))[0]["stage"] == "requested"
+    stack.run("release", "promote", "99", code=1)
+    stack.run("release", "show", "99", code=3)
+
+
+def test_a_request_that_cannot_be_read_is_a_dead_letter_and_the_trainer_goes_on(stack: Running, backfilled: str) -> None:
+    stack.send(topics.RETRAINING_REQUESTS, b'{"model": 7}', "sequence")
+    until(lambda: [x for x in control.letters(stack.kafka) if x["topic"] == topics.RETRAINING_REQUESTS], 10, 0.3)
+
+
+def test_doctor_and_topics_are_content(stack: Running) -> None:
+    assert "BAD" not in stack.run("doctor")
+    assert "MISSING" not in stack.run("topics")
+    assert stack.run("ask", "somebody", "--why").count("\n") >= 2
+    assert json.loads(stack.run("ask", "somebody", "--json"))["items"]

@@ -1,0 +1,130 @@
+"""Training and fine-tuning: the loss falls, seeds reproduce, budgets hold, what is saved comes back."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from learners.finetune import Diverged, Fit, fit, load, save, scorer
+from learners.histories import LENGTH, Windows
+from learners.sequence import SequenceModel
+from learners.training import Training
+
+ITEMS = 12
+CONFIG = Training(dim=16, blocks=1, heads=2, dropout=0.0, learning_rate=1e-2, batch=8, epochs=4, fine_epochs=2)
+
+
+def made(config: Training = CONFIG, items: int = ITEMS) -> SequenceModel:
+    torch.manual_seed(3)
+    return SequenceModel(items, config)
+
+
+def rings(n: int = 24, length: int = 10) -> Windows:
+    """Histories in which item i is always followed by item i + 1."""
+    walks = np.random.default_rng(1).integers(0, ITEMS, n)[:, None] + np.arange(length + 1)
+    items, targets, weights = np.zeros((n, LENGTH), np.int64), np.zeros((n, LENGTH), np.int64), np.zeros((n, LENGTH), np.float32)
+    items[:, -length:], targets[:, -length:], weights[:, -length:] = walks[:, :-1] % ITEMS + 1, walks[:, 1:] % ITEMS + 1, 1.0
+    return Windows(items, targets, weights)
+
+
+def trained(model: SequenceModel, config: Training = CONFIG, warm: bool = False) -> Fit:
+    return fit(model, rings(), config, warm, lambda step, steps: None)
+
+
+def equal(one: SequenceModel, other: SequenceModel) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_a_small_training_lowers_the_loss_and_finds_what_comes_next() -> None:
+    config = replace(CONFIG, epochs=12)
+    model = made(config)
+    done = trained(model, config)
+    assert done.steps == done.planned == 12 * 3
+    assert done.last_loss < 0.4 * done.first_loss
+    assert not model.training
+    best = scorer(model)(rings().items).argmax(1)
+    assert (best == rings().targets[:, -1]).mean() > 0.9
+
+
+def test_the_same_seed_and_start_give_the_same_model() -> None:
+    config = replace(CONFIG, dropout=0.2)
+    one, two, other = made(config), made(config), made(config)
+    assert equal(one, two)
+    a, b = trained(one, config), trained(two, config)
+    trained(other, replace(config, seed=8))
+    assert equal(one, two)
+    assert (a.first_loss, a.last_loss) == (b.first_loss, b.last_loss)
+    assert not equal(one, other)
+
+
+def test_every_step_is_told_and_a_fine_tune_has_its_own_epochs() -> None:
+    told: list[tuple[int, int]] = []
+    done = fit(made(), rings(), CONFIG, True, lambda step, steps: told.append((step, steps)))
+    assert told == [(n, 6) for n in range(1, 7)]
+    assert (done.steps, done.planned) == (6, 6)
+
+
+def test_a_fine_tune_has_its_own_learning_rate() -> None:
+    still = replace(CONFIG, fine_learning_rate=1e-12)
+    model = made()
+    trained(model, still, warm=True)
+    torch.testing.assert_close(model.state_dict(), made().state_dict(), rtol=0, atol=1e-6)
+    trained(model, still, warm=False)
+    assert (model.table.weight - made().table.weight).abs().max() > 1e-3
+
+
+def test_the_budget_of_time_ends_a_training_that_is_then_whole() -> None:
+    ticks = itertools.count(0.0, 1.0)
+    model = made()
+    done = fit(model, rings(), replace(CONFIG, budget_s=6.5), False, lambda step, steps: None, lambda: next(ticks))
+    assert 1 <= done.steps < done.planned == 12
+    assert not model.training
+    assert np.isfinite(scorer(model)(rings().items)).all()
+
+
+def test_a_loss_that_is_no_number_ends_it() -> None:
+    model = made()
+    with torch.no_grad():
+        model.table.weight[5] = float("nan")
+    with pytest.raises(Diverged, match="step 1"):
+        trained(model)
+
+
+def test_progress_may_stop_a_training() -> None:
+    def stop(step: int, steps: int) -> None:
+        raise SystemExit(0)
+
+    with pytest.raises(SystemExit):
+        fit(made(), rings(), CONFIG, False, stop)
+
+
+def test_what_is_saved_is_loaded_equal(tmp_path: Path) -> None:
+    model = made()
+    trained(model)
+    save(model, tmp_path / "weights.safetensors")
+    again = load(tmp_path / "weights.safetensors", ITEMS, CONFIG)
+    assert equal(model, again)
+    assert np.array_equal(scorer(again.eval())(rings().items), scorer(model)(rings().items))
+
+
+def test_a_warm_start_has_room_for_new_items_and_knows_the_old(tmp_path: Path) -> None:
+    model = made()
+    trained(model)
+    save(model, tmp_path / "weights.safetensors")
+    larger = load(tmp_path / "weights.safetensors", ITEMS + 7, CONFIG).eval()
+    before, after = scorer(model)(rings().items), scorer(larger)(rings().items)
+    assert after.shape == (24, ITEMS + 8)
+    np.testing.assert_allclose(after[:, : ITEMS + 1], before, atol=1e-5)
+    assert trained(larger, warm=True).steps == 6
+
+
+def test_rows_that_came_after_the_vocabulary_are_padding_to_the_scorer() -> None:
+    score, items = scorer(made().eval()), rings().items
+    newer, padded = items.copy(), items.copy()
+    newer[:, -3], padded[:, -3] = ITEMS + 1, 0
+    assert np.array_equal(score(newer), score(padded))
+    assert not np.array_equal(score(newer), score(items))
+    assert score(items).dtype == np.float32

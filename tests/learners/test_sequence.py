@@ -1,0 +1,146 @@
+"""The sequence model: causal, blind to padding, its loss as on paper, and growing without forgetting."""
+
+import numpy as np
+import pytest
+import torch
+
+from learners.sequence import FULL_SOFTMAX, LENGTH, NEGATIVES, TOP, SequenceModel, grown
+from learners.training import Training
+
+CONFIG = Training(dim=16, blocks=2, heads=2, dropout=0.2)
+
+
+def made(items: int = 40, seed: int = 1) -> SequenceModel:
+    torch.manual_seed(seed)
+    return SequenceModel(items, CONFIG).eval()
+
+
+def histories(n: int, length: int, items: int = 40, seed: int = 2) -> torch.Tensor:
+    out = np.zeros((n, LENGTH), np.int64)
+    out[:, LENGTH - length :] = np.random.default_rng(seed).integers(1, items + 1, (n, length))
+    return torch.from_numpy(out)
+
+
+@pytest.mark.parametrize("length", [LENGTH, 20, 2])
+def test_a_later_item_does_not_change_what_earlier_positions_say(length: int) -> None:
+    model, items = made(), histories(3, length)
+    changed = items.clone()
+    changed[:, -1] = changed[:, -1] % 40 + 1
+    with torch.inference_mode():
+        before, after = model.states(items), model.states(changed)
+    torch.testing.assert_close(after[:, LENGTH - length : -1], before[:, LENGTH - length : -1], rtol=0, atol=1e-6)
+    assert (after[:, -1] - before[:, -1]).abs().max() > 1e-2
+
+
+def test_an_earlier_item_does_change_what_later_positions_say() -> None:
+    model, items = made(), histories(3, 10)
+    changed = items.clone()
+    changed[:, LENGTH - 10] = changed[:, LENGTH - 10] % 40 + 1
+    with torch.inference_mode():
+        assert (model.states(changed)[:, -1] - model.states(items)[:, -1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("length", [1, 7, 49])
+def test_padding_says_nothing_whatever_stands_in_its_row_and_places(length: int) -> None:
+    model, items = made(), histories(4, length)
+    with torch.inference_mode():
+        before = model.scores(items)
+        model.positions[: LENGTH - length] += 5.0
+        padded = model.scores(items)
+        model.table.weight[0] = 3.0
+        noisy = model.scores(items)
+    torch.testing.assert_close(padded, before, rtol=0, atol=1e-6)
+    torch.testing.assert_close(noisy, before, rtol=0, atol=1e-6)
+
+
+def test_an_empty_history_has_finite_scores() -> None:
+    with torch.inference_mode():
+        assert torch.isfinite(made().scores(histories(1, 0))).all()
+
+
+def test_padding_is_never_named_before_an_item_and_the_best_come_first() -> None:
+    model, items = made(300), histories(5, 9)
+    with torch.inference_mode():
+        scores = model.scores(items)
+        rows, best = model(items)
+    assert rows.shape == best.shape == (5, TOP)
+    assert (rows > 0).all()
+    assert torch.equal(best, scores.gather(1, rows))
+    assert torch.equal(best, scores.sort(1, descending=True).values[:, :TOP])
+    with torch.inference_mode():
+        assert made(40)(items)[0].shape == (5, 41)
+        assert (made(40)(items)[0][:, -1] == 0).all()
+
+
+def test_the_full_softmax_loss_equals_the_one_on_paper() -> None:
+    model, items = made(), histories(4, 12)
+    targets = torch.roll(items, -1, 1)
+    targets[:, -1] = 5
+    rng = np.random.default_rng(3)
+    weights = torch.from_numpy((rng.random((4, LENGTH)) * (items.numpy() > 0)).astype(np.float32))
+    weights[:, -4] = 0.0
+    with torch.inference_mode():
+        found = model.loss(items, targets, weights, torch.Generator()).item()
+        states, table = model.states(items).double().numpy(), model.table.weight.double().numpy()
+    total = 0.0
+    for b, t in np.argwhere(weights.numpy() > 0):
+        logits = table[1:] @ states[b, t]
+        total += weights[b, t].item() * (np.log(np.exp(logits).sum()) - logits[targets[b, t] - 1])
+    assert found == pytest.approx(total / weights.sum().item(), rel=1e-4)
+
+
+def test_the_loss_of_a_last_item_is_minus_the_log_of_its_share_of_the_scores() -> None:
+    model, items = made(), histories(3, 6)
+    targets, weights = torch.zeros_like(items), torch.zeros(3, LENGTH)
+    targets[:, -1], weights[:, -1] = torch.tensor([1, 20, 40]), 1.0
+    with torch.inference_mode():
+        shares = model.scores(items)[:, 1:].log_softmax(1)
+        found = model.loss(items, targets, weights, torch.Generator()).item()
+    assert found == pytest.approx(-shares[range(3), [0, 19, 39]].mean().item(), rel=1e-4)
+
+
+def test_above_the_full_softmax_the_loss_is_against_drawn_items_and_the_wanted_one_is_not_drawn() -> None:
+    model, items = made(FULL_SOFTMAX), histories(2, 8)
+    targets, weights = torch.roll(items, -1, 1), (items > 0).float()
+    targets[:, -1] = 7
+    drawn = torch.randint(1, FULL_SOFTMAX + 1, (NEGATIVES,), generator=torch.Generator().manual_seed(4)).numpy()
+    targets[0, -1] = int(drawn[0])
+    found = model.loss(items, targets, weights, torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        states, table = model.states(items).double().numpy(), model.table.weight.double().numpy()
+    losses = []
+    for b, t in np.argwhere(weights.numpy() > 0):
+        wanted = targets[b, t].item()
+        own, others = table[wanted] @ states[b, t], table[drawn[drawn != wanted]] @ states[b, t]
+        losses.append(np.log(np.exp(others).sum() + np.exp(own)) - own)
+    assert found.item() == pytest.approx(np.mean(losses), rel=1e-4)
+    found.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_row_of_padding_learns_nothing() -> None:
+    model, items = made(), histories(3, 5)
+    model.loss(items, items, (items > 0).float(), torch.Generator()).backward()
+    assert model.table.weight.grad is not None
+    assert not model.table.weight.grad[0].any()
+
+
+def test_a_grown_model_scores_the_items_it_knew_as_before() -> None:
+    model, items = made(), histories(4, 9)
+    larger = grown(model, 55, CONFIG).eval()
+    with torch.inference_mode():
+        before, after = model.scores(items), larger.scores(items)
+    assert after.shape == (4, 56)
+    torch.testing.assert_close(after[:, :41], before, rtol=0, atol=1e-6)
+    assert 0 < larger.table.weight[41:].abs().max() < 0.2
+    assert not larger.table.weight[0].any()
+
+
+def test_a_grown_model_is_a_copy() -> None:
+    model = made()
+    larger = grown(model, 40, CONFIG)
+    with torch.no_grad():
+        larger.table.weight += 1.0
+        larger.positions += 1.0
+    assert model.table.weight.abs().max() < 0.5
+    assert model.positions.abs().max() < 0.5

@@ -42,6 +42,7 @@ class Plan:
     seed: int = 7
 
 
+PROBED = 50  # length of a probe's list: while popularity leads, what a single click adds comes after the first ten
 SLOW_MS = 400.0  # a freshness sample above this gets a line
 
 
@@ -217,11 +218,11 @@ class Story:
                 user, item = f"freshness-{number}", list(self._seen)[number % 200]
                 number += 1
                 try:
-                    await client.recommend(user, probe=True)
+                    await client.recommend(user, PROBED, probe=True)
                     event = Interaction(id=user, user=user, item=item, kind="view", at=utc(self.replay.tally.at))
                     await producer.send_and_wait(self.kafka.prefix + topics.INTERACTIONS, key=user.encode(), value=to_bytes(event))
                     acknowledged, training = time.perf_counter(), self.is_training
-                    while not _knows((await client.recommend(user, probe=True)).reasons):
+                    while not _knows((await client.recommend(user, PROBED, probe=True)).reasons):
                         if time.perf_counter() - acknowledged > 10:
                             self.freshness.lost += 1
                             break

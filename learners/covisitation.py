@@ -78,7 +78,9 @@ class CoVisitation:
         both: dict[str, float] = {}
         mass = self._mass
         for age, item in enumerate(reversed(recent[-10:])):
-            own = sum(m.get(item, 0) for m in mass) + UNIT
+            own = UNIT
+            for m in mass:
+                own += m.get(item, 0)
             fade = DECAY**age
             share = fade / own
             cosine = fade / sqrt(own)
@@ -88,10 +90,17 @@ class CoVisitation:
                     if age < 3 and ahead:
                         after[other] = after.get(other, 0.0) + ahead * share
         for other in both:
-            both[other] /= sqrt(sum(m.get(other, 0) for m in mass) + UNIT)
+            own = UNIT
+            for m in mass:
+                own += m.get(other, 0)
+            both[other] /= sqrt(own)
         return best(after.items(), k), best(both.items(), k)
 
 
 def best(scored: Iterable[tuple[str, float]], k: int) -> list[tuple[str, float]]:
     """The k highest of (item, score), ties by name."""
-    return nsmallest(k, scored, key=lambda pair: (-pair[1], pair[0]))
+    entries = list(scored)
+    if len(entries) > k:  # floats sort without a key, five times as fast: only what can be among the k gets one
+        least = sorted([score for _, score in entries], reverse=True)[k - 1] if k else float("inf")
+        entries = [entry for entry in entries if entry[1] >= least]
+    return sorted(entries, key=lambda pair: (-pair[1], pair[0]))[:k]

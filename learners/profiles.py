@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from zlib import crc32
 
 import msgspec
@@ -28,6 +29,7 @@ class Profile(msgspec.Struct, array_like=True):
         return place >= 0
 
 
+@lru_cache(1 << 16)
 def item_hash(item: str) -> bytes:
     return crc32(item.encode()).to_bytes(4, "little")
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from pydantic import ValidationError
 
 from learners import evaluation, histories
@@ -62,13 +62,21 @@ class Trainer:
         self._producer = KafkaProducer(**common, transactional_id=f"{kafka.prefix}trainer-sequence", transaction_timeout_ms=60_000)
         self._producer.init_transactions()
         self._records: list[Release] = []
+        self._heard: set[str] = set()  # ids of all release records read
 
     # --- bus ---------------------------------------------------------------------------------------------------------
-    def _catch_up(self) -> None:
-        """Bring the fold of the release topic up to date: it decides, also over what operators said meanwhile."""
+    def _catch_up(self, until: str | None = None) -> None:
+        """Bring the fold of the release topic up to date: it decides, also over what operators said meanwhile.
+
+        `until`: a record of ours that has to be among them. A commit returns before its markers are written, so for a
+        moment the committed end of the topic may not include what we have just said.
+        """
         (place,) = self._told.assignment()
         end = self._told.end_offsets([place])[place]
-        while self._told.position(place) < end:
+        deadline = time.monotonic() + 30
+        while self._told.position(place) < end or (until is not None and until not in self._heard):
+            if time.monotonic() > deadline:
+                raise KafkaTimeoutError(f"the release record {until} did not become visible within 30 s")
             for records in self._told.poll(timeout_ms=500).values():
                 for record in records:
                     try:
@@ -76,6 +84,7 @@ class Trainer:
                     except ValidationError as error:
                         log.warning("release record at %s ignored: %s", record.offset, error)
                         continue
+                    self._heard.add(release.id)
                     ignored = self.releases.apply(release.version, release.stage, release.share, release.sha256, release.request)
                     if ignored is None:
                         self._records.append(release)
@@ -83,7 +92,7 @@ class Trainer:
     def _tell(self, stage: Any, version: int, request: RetrainingRequest, **more: Any) -> None:
         release = Release(id=f"{request.id}-{stage}", version=version, stage=stage, request=request.id, at=utc(time.time()), **more)
         self._send([(topics.RELEASES, release.model.encode(), to_bytes(release))])
-        self._catch_up()
+        self._catch_up(until=release.id)
         log.info("%s version %s %s", stage, version, more.get("reason") or "")
 
     def _send(self, records: list[tuple[str, bytes, bytes]], headers: list[tuple[str, bytes]] | None = None) -> None:

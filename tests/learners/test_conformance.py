@@ -39,7 +39,7 @@ SOURCES = {
     "neighbours": Source(Neighbours, lambda s, c, recent: s.learn_one(c[0], c[1]), items),
     "profiles": Source(Profiles, lambda s, c, recent: s.learn_one(c[0], c[1], c[2]), users),
 }
-source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
+source = pytest.mark.parametrize("source", list(SOURCES.values()), ids=list(SOURCES))
 
 
 def stream(n: int, seed: int = 1) -> list[Choice]:

@@ -85,7 +85,7 @@ def test_each_value_stands_in_its_column() -> None:
     assert column["covisited_share"] == [0.0, 1.0, 0.5]
     assert column["covisited_rank"] == [0.0, 1.0, 0.5]
     assert column["after_share"] == column["after_rank"] == column["neighbours_share"] == column["neighbours_rank"] == [0.0] * 3
-    assert column["popular_100"] == column["trend"][:1] + [1.0, 1.0]
+    assert column["popular_100"] == [*column["trend"][:1], 1.0, 1.0]
     assert column["popular_500"] == pytest.approx([0.0, np.log(51) / np.log(101), 0.0], abs=1e-3)
     assert column["popular_2000"] == pytest.approx([0.0, np.log(11) / np.log(101), 0.0], abs=1e-3)
     assert column["popular_10000"] == [0.0, 0.0, 0.0]

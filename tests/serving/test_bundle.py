@@ -1,0 +1,116 @@
+"""A bundle is what its manifest says, or `Corrupt`; a vocabulary knows rows and items both ways."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.bundle import MANIFEST, Corrupt, Vocabulary, card, seal, verify
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "7"
+    made.mkdir()
+    (made / "model.onnx").write_bytes(bytes(range(256)))
+    (made / "vocabulary.json").write_text(json.dumps(["tea", "cup", "töpfe"]))
+    (made / "popular.json").write_text(json.dumps(["cup"]))
+    (made / "card.json").write_text(json.dumps({"version": 7}))
+    return made
+
+
+def test_a_sealed_bundle_is_verified_by_the_hash_of_its_manifest(folder: Path) -> None:
+    sha256 = seal(folder)
+    verify(folder)
+    verify(folder, sha256)
+    assert sha256 == hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert manifest == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != MANIFEST}
+
+
+def test_sealing_twice_gives_the_same_hash(folder: Path) -> None:
+    assert seal(folder) == seal(folder)
+
+
+def changed(folder: Path) -> None:
+    data = bytearray((folder / "model.onnx").read_bytes())
+    data[100] ^= 1
+    (folder / "model.onnx").write_bytes(data)
+
+
+def missing(folder: Path) -> None:
+    (folder / "popular.json").unlink()
+
+
+def extra(folder: Path) -> None:
+    (folder / "sneaked.py").write_text("")
+
+
+def extra_folder(folder: Path) -> None:
+    (folder / "more").mkdir()
+
+
+def linked(folder: Path) -> None:
+    """The same bytes, but from a place that others may write."""
+    elsewhere = folder.parent / "elsewhere.onnx"
+    (folder / "model.onnx").rename(elsewhere)
+    (folder / "model.onnx").symlink_to(elsewhere)
+
+
+def swapped(folder: Path) -> None:
+    (folder / "card.json").rename(folder / "x")
+    (folder / "popular.json").rename(folder / "card.json")
+    (folder / "x").rename(folder / "popular.json")
+
+
+@pytest.mark.parametrize("harm", [changed, missing, extra, extra_folder, linked, swapped], ids=lambda f: f.__name__)
+def test_a_bundle_that_is_not_what_its_manifest_says_is_corrupt(folder: Path, harm: Callable[[Path], None]) -> None:
+    sha256 = seal(folder)
+    harm(folder)
+    with pytest.raises(Corrupt, match=str(folder)):
+        verify(folder)
+    with pytest.raises(Corrupt):
+        verify(folder, sha256)
+
+
+def test_a_bundle_sealed_anew_is_not_the_one_that_was_released(folder: Path) -> None:
+    sha256 = seal(folder)
+    changed(folder)
+    seal(folder)
+    verify(folder)
+    with pytest.raises(Corrupt, match="not the manifest of"):
+        verify(folder, sha256)
+
+
+def test_what_python_leaves_beside_the_model_is_no_harm(folder: Path) -> None:
+    sha256 = seal(folder)
+    (folder / "__pycache__").mkdir()
+    verify(folder, sha256)
+
+
+def test_the_card_is_read_back(folder: Path) -> None:
+    assert card(folder) == {"version": 7}
+
+
+def test_a_vocabulary_gives_item_i_row_i_plus_1(folder: Path) -> None:
+    known = Vocabulary.load(folder)
+    assert (known.items, known.row, known.popular) == (["tea", "cup", "töpfe"], {"tea": 1, "cup": 2, "töpfe": 3}, ["cup"])
+
+
+@given(st.lists(st.sampled_from("abcxyz"), max_size=12), st.integers(1, 6))
+def test_a_history_is_encoded_as_the_newest_known_items_on_the_right(history: list[str], length: int) -> None:
+    known = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
+    rows = [known.row[i] for i in history if i in "abc"][-length:]
+    found = known.encode(history, length)
+    assert (found.dtype, found.tolist()) == (np.int64, [0] * (length - len(rows)) + rows)
+
+
+def test_rows_are_decoded_in_their_order_without_padding_and_rows_it_does_not_have() -> None:
+    known = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
+    found = known.decode(np.array([3, 0, 1, 4, -1]), np.array([0.5, 0.4, 0.25, 0.2, 0.1], np.float32))
+    assert found == [("c", 0.5), ("a", 0.25)]

@@ -21,6 +21,10 @@ from infra.bootstrap import DEMO_DATA, ROOT
 from infra.settings import Settings
 
 FOLDER = ROOT / ".headrace"
+# Errors that say what is wrong by themselves; anything else is a fault of ours and keeps its traceback. By name, so that
+# `--help` need not import Kafka and Triton.
+OURS = ("StartFailed", "NotOurs", "WrongTopic")
+CLIENTS = ("kafka", "aiokafka", "confluent_kafka", "tritonclient", "grpc")
 
 
 class Failed(Exception):
@@ -407,15 +411,15 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def schema(args: argparse.Namespace) -> int:
-    from streams.events import PUBLIC, pretty_schema
+    from streams import schemas
 
     if args.out is None:
-        print(json.dumps({name: json.loads(pretty_schema(name)) for name in PUBLIC}, indent=2))
+        print(json.dumps({name: schemas.schema(name) for name in schemas.TOPICS}, indent=2))
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in PUBLIC:
-        (args.out / f"{name}.json").write_text(pretty_schema(name))
-    print(f"{len(PUBLIC)} schemas in {args.out}")
+    for name in schemas.TOPICS:
+        (args.out / f"{name}.json").write_text(schemas.text(name))
+    print(f"{len(schemas.TOPICS)} schemas in {args.out}")
     return 0
 
 
@@ -541,8 +545,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     except Exception as error:
-        if type(error).__module__.split(".")[0] in ("kafka", "aiokafka", "tritonclient", "grpc") or type(error).__name__ == "StartFailed":
-            print(f"headrace: {error or type(error).__name__}\n(is the stack up? `headrace doctor` looks)", file=sys.stderr)
+        kind = type(error)
+        if kind.__name__ in OURS or kind.__module__.split(".")[0] in CLIENTS:
+            print(f"headrace: {error or kind.__name__}\n(is the stack up? `headrace doctor` looks)", file=sys.stderr)
             return 1
         raise
 

@@ -19,6 +19,12 @@ from infra.supervisor import Process, Supervisor
 from infra.tritonserver import TritonServer
 from serving.client import AsyncClient
 
+MARK = ".headrace-run"  # a folder that a run may empty
+
+
+class NotOurs(Exception):
+    """A folder that is not ours to empty."""
+
 
 class Stack:
     """What runs and where. `kafka_given` and `triton_given`: use that address, start none of our own.
@@ -120,7 +126,10 @@ class Stack:
 
 
 def fresh(folder: Path) -> Path:
-    """An empty folder for a run; what an earlier run left there is removed."""
+    """An empty folder for a run; what an earlier run left there is removed, anything else is not touched."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise NotOurs(f"{folder} is not empty and no run of ours wrote it: give --dir a new or an empty folder")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / MARK).touch()
     return folder

@@ -6,7 +6,6 @@ ISO 8601 with an offset. A change inside `.v1` only adds optional names.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -174,13 +173,3 @@ def to_bytes(event: Event) -> bytes:
 def utc(seconds: float) -> datetime:
     """Aware time from Unix seconds."""
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def schema(topic: str) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the values of `topic`."""
-    document = PUBLIC[topic].model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"headrace/{topic}.json", **document}
-
-
-def pretty_schema(topic: str) -> str:
-    return json.dumps(schema(topic), indent=2, sort_keys=True) + "\n"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from serving.features import FEATURES, SOURCES
 from streams import timeline, topics
-from streams.events import MAX_BYTES, Erasure, Feedback, Interaction
+from streams.events import MAX_BYTES, Erasure, Feedback, Interaction, Item
 from streams.timeline import Erased, Impression, Interacted, Reacted, Shown, Source
 
 FUTURE_MS = 300_000  # an `at` later than the broker's append time plus this is refused
@@ -41,11 +41,13 @@ Headers = Sequence[tuple[str, bytes | None]]
 def ingest(
     topic: int, partition: int, offset: int, appended: int, key: bytes | None, value: bytes | None, headers: Headers
 ) -> timeline.Record | None:
-    """The timeline record of one input record; None where there is nothing to learn (an anonymous impression).
+    """The timeline record of one input record; None where there is nothing to learn (the catalogue, anonymous asks).
 
-    `topic` is the input's number in `topics.INPUTS`, `appended` the broker's append time in ms. Raises `Refused`.
+    `topic` is the input's number in `topics.READ`, `appended` the broker's append time in ms. Raises `Refused`.
     """
-    name = topics.INPUTS[topic]
+    name = topics.READ[topic]
+    if value is None and name == topics.ITEMS:
+        return None
     if value is None:
         raise Refused("empty", "the value is null; only items.v1 knows tombstones")
     if len(value) > MAX_BYTES:
@@ -53,6 +55,9 @@ def ingest(
     source = Source(topic, partition, offset, appended)
     if name == topics.RECOMMENDATIONS:
         return _shown(source, key, value)
+    if name == topics.ITEMS:
+        item(key, value)
+        return None
     event = _event(name, value, headers)
     at = event.at.timestamp()
     if at * 1000 > appended + FUTURE_MS:
@@ -95,6 +100,17 @@ def _event(name: str, value: bytes, headers: Headers) -> Interaction | Feedback 
         if isinstance(error, Refused):
             raise
         raise Refused("not_json", str(error)[:300]) from None
+
+
+def item(key: bytes | None, value: bytes) -> Item:
+    """The catalogue entry of a record of `items.v1`. Raises `Refused`."""
+    try:
+        entry = Item.model_validate_json(value)
+    except ValidationError as error:
+        raise _refused(error) from None
+    if key != entry.item.encode():
+        raise Refused("key_contradicts", f"key {(key or b'')[:64]!r} is not the item {entry.item[:64]!r}")
+    return entry
 
 
 def _refused(error: ValidationError) -> Refused:

@@ -26,6 +26,7 @@ class _Standing(msgspec.Struct):
     positions: dict[str, int] = {}
     volumes: dict[str, int] = {}
     drifting: str = ""  # id of the alert that asks for a retraining, until it is asked for
+    drifting_version: int = 0
     change_point: dict[str, int] = {}
     alerts: int = 0
 
@@ -93,6 +94,8 @@ class Monitor:
             self.detectors[name] = self._detector()
         detector = self.detectors[name]
         touched.add(name)
+        if metric.signal == WATCHED and metric.version > self.standing.drifting_version:
+            self.standing.drifting = ""  # what drifted has been replaced meanwhile
         for quality in metric.ndcgs:
             detector.update(quality, dict(self.standing.positions))
             status = detector.transition()
@@ -102,6 +105,7 @@ class Monitor:
             step.outputs.append(Output(topics.DRIFT_ALERTS, metric.signal.encode(), to_bytes(alert)))
             if status == "drift":
                 self.standing.drifting, self.standing.change_point = alert.id, alert.change_point
+                self.standing.drifting_version = metric.version
                 self._decide(log, step)
             elif status == "cleared":
                 self.standing.drifting = ""

@@ -241,7 +241,7 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
     def __init__(self, kafka: Kafka, worker: str, channel: Any, pace_ms: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kafka, self.channel, self._worker, self._pace = kafka, channel, worker, pace_ms
-        self._numbers = {kafka.prefix + name: number for number, name in enumerate(topics.INPUTS)}
+        self._numbers = {kafka.prefix + name: number for number, name in enumerate(topics.READ)}
         self.ready = False
         self._task: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()

@@ -21,7 +21,8 @@ from serving.recommend import View
 from serving.release import Releases
 from serving.repeats import Repeats
 from streams import topics
-from streams.events import Item, Release
+from streams.events import Release
+from streams.ingest import item
 from streams.kafka import Kafka
 from streams.standing import POSITION, Standing
 
@@ -150,9 +151,9 @@ class Replica:
         if value is None:
             self.view.catalogue.remove(key.decode())
             return
-        item = Item.model_validate_json(value)
-        published = item.published_at.timestamp() if item.published_at else self.view.watermark or appended
-        self.view.catalogue.upsert(item.item, item.categories or (), published, item.hidden)
+        entry = item(key, value)
+        published = entry.published_at.timestamp() if entry.published_at else self.view.watermark or appended
+        self.view.catalogue.upsert(entry.item, entry.categories or (), published, entry.hidden)
 
     def _release(self, value: bytes) -> None:
         release = Release.model_validate_json(value)

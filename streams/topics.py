@@ -28,6 +28,7 @@ RELEASES = "releases.v1"
 
 # What ingest reads, in the order that numbers them in a timeline record: append only.
 INPUTS = (INTERACTIONS, FEEDBACK, ERASURES, RECOMMENDATIONS)
+READ = (*INPUTS, ITEMS)  # ingest also looks at the catalogue, for its dead letters; nothing of it enters the timeline
 
 _APPENDED = {"message.timestamp.type": "LogAppendTime"}  # what a producer says the time is goes into `at`
 _OURS = _APPENDED | {"max.message.bytes": str(5 << 20)}  # above the batches we write (partition.MAX_BATCH)

@@ -95,8 +95,8 @@ def _answer(batch: Batch, work: Any) -> None:
 
 
 def _timeline_or_letter(kafka: Kafka, number: int, record: Any) -> tuple[str, int, bytes | None, bytes | None, Any] | None:
-    """(topic, partition, key, value, headers) that one input record becomes; None for an anonymous impression."""
-    name = topics.INPUTS[number]
+    """(topic, partition, key, value, headers) that one input record becomes; None where it becomes nothing (streams/ingest.py)."""
+    name = topics.READ[number]
     try:
         fact = ingest(number, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
     except Refused as refused:

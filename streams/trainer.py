@@ -113,9 +113,18 @@ class Trainer:
             if open_:
                 # A drift knows where the change began; of several, the newest speaks for all.
                 chosen = ([r for r in open_ if r.reason == "drift"] or open_)[-1]
+                self._answer_others([r for r in open_ if r.id != chosen.id], chosen)
                 self._serve(chosen)
             if waiting:
                 self._requests.commit()
+
+    def _answer_others(self, requests: list[RetrainingRequest], chosen: RetrainingRequest) -> None:
+        """One training answers all that waited: say so for each, in one transaction."""
+        why, now = f"served together with {chosen.id}", utc(time.time())
+        told = {r.id: Release(id=f"{r.id}-refused", version=0, stage="refused", request=r.id, reason=why, at=now) for r in requests}
+        if told:
+            self._send([(topics.RELEASES, r.model.encode(), to_bytes(r)) for r in told.values()])
+            self._catch_up(until=list(told.values())[-1].id)
 
     def close(self) -> None:
         self.history.close()

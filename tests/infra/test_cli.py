@@ -54,3 +54,10 @@ def test_a_file_that_is_no_data_is_refused_with_what_is_wanted(tmp_path: Path, c
     (tmp_path / "x.csv").write_text("who,what\n1,2\n")
     assert main(["replay", str(tmp_path / "x.csv")]) == 1
     assert "user,item,value,timestamp" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_ours_is_not_emptied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    assert main(["up", "--dir", str(tmp_path)]) == 1
+    assert "is not empty and no run of ours wrote it" in capsys.readouterr().err
+    assert (tmp_path / "precious.txt").exists()

@@ -52,6 +52,15 @@ def test_each_is_a_dead_letter_with_its_reason_and_its_neighbours_are_folded(sta
         assert "" not in answer.items and "half" not in answer.items and not any("\x1b" in i for i in answer.items)
 
 
+def test_a_bad_catalogue_entry_is_a_dead_letter_and_is_never_used(stack: Running) -> None:
+    stack.send(topics.ITEMS, {"item": "bad-entry", "titel": "x", "hidden": True}, "bad-entry")
+    stack.send(topics.ITEMS, {"item": "bad-entry", "hidden": True}, "another-key")
+    reasons = until(lambda: len(found := [x["reason"] for x in control.letters(stack.kafka) if x["topic"] == topics.ITEMS]) >= 2 and found)
+    assert set(reasons) == {"unknown_name", "key_contradicts"}
+    stack.click("entry", "bad-entry")
+    until(lambda: "bad-entry" in stack.ask("", 100, recent=["good-0"]).items)
+
+
 def folded(stack: Running, user: str) -> int:
     """How many choices of `user` the online state holds, by the state topic."""
     from learners.profiles import Profiles

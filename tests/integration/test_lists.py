@@ -9,6 +9,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from streams import topics
+from streams.history import History
 from tests.integration.conftest import Running, interaction, until
 
 pytestmark = pytest.mark.stack
@@ -73,6 +74,9 @@ def test_an_erased_user_starts_anew(stack: Running) -> None:
     until(lambda: any("covisited" in r or "after" in r or "neighbours" in r for r in stack.ask("forget-me").reasons))
     stack.send(topics.ERASURES, {"user": "forget-me", "at": interaction("x", "y")["at"]}, "forget-me")
     until(lambda: not any("covisited" in r or "after" in r or "neighbours" in r for r in stack.ask("forget-me").reasons))
+    history = History(stack.kafka)  # what the trainer learns from
+    assert "forget-me" not in {e.user for e in history.read()}
+    history.close()
 
 
 def test_impressions_are_on_the_bus_with_the_answers_id(stack: Running) -> None:

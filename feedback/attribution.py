@@ -31,6 +31,7 @@ class Pending(msgspec.Struct, array_like=True, frozen=True):
     features: bytes
     candidates: list[str]
     ranks: bytes
+    degraded: bool = False  # says nothing about a model: the state was old, or the model out of reach
 
 
 class Early(msgspec.Struct, array_like=True, frozen=True):

@@ -83,8 +83,8 @@ class MixtureESR(base.DriftDetector):  # type: ignore[misc] # river carries no t
 
     @property
     def evidence(self) -> float:
-        """ln of the mixture e-value; drift at ln(arl)."""
-        return math.log(max(sum(self.state.products) / len(BETS), 1e-300))
+        """ln of the mixture e-value, 0 where there is none; drift at ln(arl)."""
+        return math.log(max(sum(self.state.products) / len(BETS), 1.0))
 
     @property
     def effect(self) -> float:

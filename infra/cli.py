@@ -51,7 +51,7 @@ def _running(args: argparse.Namespace) -> Settings:
     file = FOLDER / "running.json"
     if file.exists():
         there = json.loads(file.read_text())
-        if not args.kafka and settings.kafka == Settings.model_fields["kafka"].default:
+        if not args.kafka and settings.kafka.bootstrap == Settings.model_fields["kafka"].default.bootstrap:
             settings = settings.model_copy(update={"kafka": dataclasses.replace(settings.kafka, **there["kafka"])})
         if not args.triton and settings.triton.url == Settings.model_fields["triton"].default.url:
             settings = settings.model_copy(update={"triton": dataclasses.replace(settings.triton, url=there["triton"])})

@@ -81,7 +81,11 @@ class Watcher:
         self._consumer = AIOKafkaConsumer(
             **self._kafka.aiokafka(), group_id=None, isolation_level="read_committed", auto_offset_reset="earliest", fetch_max_wait_ms=100
         )
-        await self._consumer.start()
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()
+            raise
         self._consumer.assign([TopicPartition(self._kafka.prefix + name, 0) for name in WATCHED])
         self._task = asyncio.create_task(self._run())
 

@@ -238,7 +238,7 @@ class Fold:
         self._drop_expired(ledger, now)
         pending = Pending(
             shown.id, shown.seen, shown.version, shown.shown, shown.sample,
-            base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks),
+            base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks), shown.degraded,
         )  # fmt: skip
         early = [e for e in ledger.early if e.recommendation_id == shown.id]
         ledger.early = [e for e in ledger.early if e.recommendation_id != shown.id]
@@ -288,16 +288,18 @@ class Fold:
         self._count("judged")
         ranks = attribution.verdict(pending, item, len(SOURCES))
         ndcgs = dcg(ranks)
-        self._guard.learn(ndcgs[:-1])
         for rows, chosen, weight in attribution.slate(pending, item, len(FEATURES)):
             rng = Random(f"{self.partition}/{self.ranker.slates}")  # seeded by what the state holds
             self.ranker.learn_slate(rows, chosen, rng, weight)
             touched.add("w·")
         ledger.remember(pending.id)
+        touched.add(f"a·{user}")
+        if pending.degraded:
+            return
+        self._guard.learn(ndcgs[:-1])
         ledger.block, closed = signals.add(ledger.block, pending.version, ranks < 10, ndcgs, now)
         (self._open.add if ledger.block else self._open.discard)(user)
         self._close(closed)
-        touched.add(f"a·{user}")
 
     def _close(self, blocks: Sequence[Block]) -> None:
         for b in blocks:

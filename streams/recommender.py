@@ -120,7 +120,8 @@ class Recommender:
             made = answer(self.replica.view, ask, lists or [], self._temperature, self._rng)
             served = version if lists is not None else 0
             degraded = stale or (version > 0 and lists is None)
-            id = self._log(request, made, served, arm, degraded)
+            # Where the deep model had nothing to say (a new user), the impression says nothing about the model.
+            id = self._log(request, made, served if lists else 0, arm, degraded)
             out.append(Response(made.items, made.scores, made.propensities, made.reasons, id, served, heard, degraded))
         self._producer.poll(0)
         return out

@@ -65,7 +65,7 @@ class Impression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not shown; `features` base64 of float16[len(shown) + len(sample), n_features]; `candidates` ids, best first, and
     `ranks` base64 of uint8[len(candidates), n_sources], 255 = not in that source's list (order: `serving.features`).
     `seen` = how many of the user's interactions the answer knew; `positions` {timeline partition: next offset} of the
-    state it rests on; `versions` of the deep model and the arm (live or canary); `probe` = asked by us, never shown.
+    state it rests on; `version` whose list is among the ranks (0: none) and its arm (live or canary); `probe` = asked by us, never shown.
     """
 
     id: str

@@ -19,6 +19,10 @@ def test_the_first_training_waits_for_its_volume(volume: int, reason: str | None
     assert asked(1e6, volume, state=PolicyState()) == reason
 
 
+def test_nothing_has_to_cool_down_before_the_first_request() -> None:
+    assert reason_to_retrain(POLICY, PolicyState(), 1_000, 100, False) == "volume"
+
+
 def test_before_the_first_training_neither_the_later_volume_nor_the_schedule_counts() -> None:
     never = Policy(volume_first=0, volume_every=10, schedule_s=10)
     assert asked(1e6, 10**9, state=PolicyState(), policy=never) is None

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from learners.histories import ENOUGH, LENGTH, Event, Split, questions, split, training_windows
@@ -70,6 +70,7 @@ def test_a_partition_the_change_point_does_not_name_is_not_after_it() -> None:
     assert split(events, replace(CONFIG, window=10_000), {"7": 0}, False).before == []
 
 
+@example(log([0] * 230 + [1] * 51), 200, 0)
 @given(logs, st.integers(1, 300), st.integers(0, 200))
 def test_every_choice_of_the_training_part_that_has_a_past_is_a_target_once(events: list[Event], window: int, replay: int) -> None:
     part, row = split(events, replace(CONFIG, window=window), {}, False), rows(events)

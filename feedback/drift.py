@@ -13,6 +13,7 @@ import msgspec
 from river import base
 
 BETS = (0.05, 0.1, 0.2, 0.4, 0.8)  # in units of 1 / standard deviation
+WARNING = 10.0  # an e-value this much smaller than drift's is a warning: ten times as many false ones
 RECENT = 0.05  # weight of the newest block in `now`
 
 
@@ -66,14 +67,15 @@ class MixtureESR(base.DriftDetector):  # type: ignore[misc] # river carries no t
         s.now += RECENT * (x - s.now)
         spread = max(math.sqrt(s.squares / self.warm_up), 1e-3)
         usual = min(1.0 - s.mean * (1.0 - self.margin) + spread / math.sqrt(self.warm_up), 1.0)
+        if usual >= 1.0:
+            return  # the usual quality is nothing: it cannot fall
         excess = (1.0 - x) - usual
         for k, bet in enumerate(BETS):
             factor = 1.0 + min(bet / spread, 0.95 / usual) * excess
             s.products[k] = min((s.products[k] + 1.0) * factor, 1e300)
-            grown = s.sums[k] + math.log(factor)
-            if grown <= 0.0:
+            if s.sums[k] == 0.0:
                 s.starts[k] = mark or {}
-            s.sums[k] = max(grown, 0.0)
+            s.sums[k] = max(s.sums[k] + math.log(factor), 0.0)
         self._drift_detected = self.evidence >= math.log(self.arl)
 
     @property
@@ -101,8 +103,8 @@ class MixtureESR(base.DriftDetector):  # type: ignore[misc] # river carries no t
         s, before = self.state, self.state.status
         limit = math.log(self.arl)
         if before in ("quiet", "warning") and self.evidence >= limit:
-            s.status = "drift"
-        elif before == "quiet" and self.armed and self.evidence >= limit - math.log(100):
+            s.status, s.calm = "drift", 0
+        elif before == "quiet" and self.armed and self.evidence >= limit - math.log(WARNING):
             s.status = "warning"
         elif before in ("drift", "warning") and self.armed:
             s.calm = s.calm + 1 if s.now >= s.mean * (1.0 - self.margin / 2) else 0

@@ -29,7 +29,6 @@ class PolicyState(msgspec.Struct):
     requests: int = 0
     last_ms: int = 0
     last_volume: int = 0
-    started_ms: int = 0
 
 
 def reason_to_retrain(policy: Policy, state: PolicyState, now_ms: int, volume: int, drifting: bool) -> str | None:

@@ -6,8 +6,7 @@ import asyncio
 import csv
 import gzip
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -78,7 +77,6 @@ class Tally:
     failed: int = 0
     degraded: int = 0
     versions: dict[int, int] = field(default_factory=dict)
-    late_s: float = 0.0  # behind the stated speed
     at: float = 0.0  # event time of the last row sent, Unix s
 
     def hit_rates(self, since: float, until: float = float("inf")) -> tuple[float, float, int]:
@@ -111,7 +109,6 @@ class Replay:
         self._popularity = Popularity()
         self._had: dict[str, set[str]] = {}
         self._top: list[str] = []
-        self._rates: deque[tuple[float, int]] = deque(maxlen=64)
         self._rng = np.random.default_rng(7)
 
     async def run(self, source: Sequence[Row]) -> None:
@@ -124,7 +121,6 @@ class Replay:
                 due = began + index / self._speed
                 if due - time.monotonic() > 0.002:
                     await asyncio.sleep(due - time.monotonic())
-                self.tally.late_s = max(0.0, time.monotonic() - due)
                 asks = self._rng.random() < self._share
                 row = row._replace(item=self._tastes(index, row))
                 before = self._chains.get(row.user)
@@ -149,14 +145,7 @@ class Replay:
             await asyncio.wait([before])
         if asks:
             await self._ask(producer, row)
-        event = Interaction(
-            id=f"{self._tag}-{index}",
-            user=row.user,
-            item=row.item,
-            kind="rating" if row.value is not None else "view",
-            value=row.value,
-            at=utc(row.at),
-        )
+        event = interaction(row, f"{self._tag}-{index}")
         await producer.send(self.kafka.prefix + topics.INTERACTIONS, key=row.user.encode(), value=to_bytes(event))
         self.tally.sent += 1
         self.tally.at = row.at
@@ -190,18 +179,9 @@ class Replay:
             self._top = [self._popularity.names[r] for r in np.argsort(-scores, kind="stable")[:300]]
 
 
-def events(source: Sequence[Row], tag: str) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of each row as an interaction, for a backfill."""
-    for index, row in enumerate(source):
-        event = Interaction(
-            id=f"{tag}-{index}",
-            user=row.user,
-            item=row.item,
-            kind="rating" if row.value is not None else "view",
-            value=row.value,
-            at=utc(row.at),
-        )
-        yield row.user.encode(), to_bytes(event)
+def interaction(row: Row, id: str) -> Interaction:
+    """The row as an event."""
+    return Interaction(id=id, user=row.user, item=row.item, kind="view" if row.value is None else "rating", value=row.value, at=utc(row.at))
 
 
 async def backfill(kafka: Kafka, source: Sequence[Row], tag: str, progress: Callable[[int, int], None]) -> None:
@@ -212,7 +192,8 @@ async def backfill(kafka: Kafka, source: Sequence[Row], tag: str, progress: Call
     count = len(await producer.partitions_for(topic))
     try:
         batches = {p: producer.create_batch() for p in range(count)}
-        for number, (key, value) in enumerate(events(source, tag), 1):
+        for number, row in enumerate(source, 1):
+            key, value = row.user.encode(), to_bytes(interaction(row, f"{tag}-{number - 1}"))
             p = crc32(key) % count
             if batches[p].append(key=key, value=value, timestamp=None, headers=[(BACKFILL, b"1")]) is None:
                 await producer.send_batch(batches[p], topic, partition=p)

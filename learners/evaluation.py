@@ -21,13 +21,12 @@ def ranks(scores: Scores, asked: Questions, batch: int = 256) -> npt.NDArray[np.
     out = np.full(len(asked.answers), 1 << 40, np.int64)
     for start in range(0, len(out), batch):
         part = slice(start, start + batch)
-        values, items, answers = scores(asked.items[part]), asked.items[part], asked.answers[part]
+        values, items, answers = scores(asked.items[part]).copy(), asked.items[part], asked.answers[part]
         rows = np.arange(len(values))
         right = values[rows, np.minimum(answers, values.shape[1] - 1)].copy()
         known = (answers > 0) & (answers < values.shape[1])
         if asked.once:
-            values = values.copy()
-            values[rows[:, None], np.minimum(items, values.shape[1] - 1)] = -np.inf
+            values[rows[:, None], np.where(items < values.shape[1], items, 0)] = -np.inf
         values[:, 0] = -np.inf
         before = (values >= right[:, None]).sum(1) - (values[rows, np.minimum(answers, values.shape[1] - 1)] >= right)
         out[part] = np.where(known & np.isfinite(right), before, 1 << 40)

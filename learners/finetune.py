@@ -100,8 +100,15 @@ def save(model: SequenceModel, file: Path) -> None:
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, file)
 
 
+def fresh(items: int, config: Training) -> SequenceModel:
+    """A new model, drawn from the configured seed."""
+    torch.manual_seed(config.seed)
+    return SequenceModel(items, config)
+
+
 def load(file: Path, items: int, config: Training) -> SequenceModel:
-    """The model of `file`, with room for `items` items: a warm start."""
+    """The model of `file`, with room for `items` items, new ones drawn from the configured seed: a warm start."""
+    torch.manual_seed(config.seed)
     state = load_file(file)
     model = SequenceModel(len(state["table.weight"]) - 1, config)
     model.load_state_dict(state)

@@ -69,7 +69,8 @@ ENOUGH = 1_000  # events after the change point that a fine-tune needs to stay b
 
 
 def training_windows(part: Split, row: dict[str, int], replay: int, rng: np.random.Generator) -> Windows:
-    """Windows whose targets lie in `part.train`, and older ones with up to `replay` targets, so that it does not forget."""
+    """Windows whose targets lie in `part.train`, and older ones with about `replay` targets (the last
+    window is taken whole), so that it does not forget."""
     sequences: dict[str, list[tuple[int, bool]]] = {}
     for fresh, events in ((False, part.before), (True, part.train)):
         for event in events:

@@ -62,10 +62,13 @@ def seal(folder: Path) -> str:
 
 def verify(folder: Path, sha256: str | None = None) -> None:
     """Raise `Corrupt` where a file is missing, changed, unknown or a link, or the manifest is not the one of `sha256`."""
-    text = (folder / MANIFEST).read_bytes()
+    try:
+        text = (folder / MANIFEST).read_bytes()
+        manifest: dict[str, str] = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise Corrupt(f"{folder / MANIFEST}: {error}") from None
     if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256:
         raise Corrupt(f"{folder / MANIFEST}: not the manifest of {sha256}")
-    manifest: dict[str, str] = json.loads(text)
     there = {p.name for p in folder.iterdir() if p.name not in (MANIFEST, "__pycache__")}
     if there != manifest.keys():
         raise Corrupt(f"{folder}: files {sorted(there ^ manifest.keys())} are missing or not in the manifest")

@@ -15,12 +15,9 @@ def plackett_luce(
     deterministic ranking, propensities 1; ties keep their order. Gumbel top-k: Kool et al., ICML 2019.
     """
     k = min(k, len(scores))
-    if temperature <= 0:
+    if temperature <= 0 or k == 0:
         return np.argsort(-scores, kind="stable")[:k], np.ones(k, np.float32)
     logits = scores.astype(np.float64) / temperature
-    logits -= logits.max()
-    drawn = np.argsort(-(logits + rng.gumbel(size=len(logits))), kind="stable")[:k]
-    odds = np.exp(logits)
-    before = np.concatenate([[0.0], np.cumsum(odds[drawn])[:-1]])
-    left = np.maximum(odds.sum() - before, odds[drawn])
-    return drawn, (odds[drawn] / left).astype(np.float32)
+    order = np.argsort(-(logits + rng.gumbel(size=len(logits))), kind="stable")
+    left = np.logaddexp.accumulate(logits[order][::-1])[::-1][:k]  # ln of what was left to draw from, exact at any temperature
+    return order[:k], np.exp(logits[order[:k]] - left).astype(np.float32)

@@ -90,5 +90,7 @@ def _mean(values: npt.NDArray[np.float64]) -> float:
     return round(float(values.mean()), 5) if len(values) else 0.0
 
 
-def _bounds(d: Difference) -> dict[str, float]:
-    return {"n": d.n, "mean": round(d.mean, 5), "lower90": round(d.lower, 5), "upper90": round(d.upper, 5)}
+def _bounds(d: Difference) -> dict[str, float | None]:
+    """As plain values; bounds that one question does not give are None."""
+    lower, upper = (round(b, 5) if np.isfinite(b) else None for b in (d.lower, d.upper))
+    return {"n": d.n, "mean": round(d.mean, 5), "lower90": lower, "upper90": upper}

@@ -41,7 +41,7 @@ class Guard:
             return [*_DEFAULT, *(s for s in range(len(SOURCES)) if s not in _DEFAULT and s != RANKER)]
         means = self.means()
         single = sorted((s for s in range(len(SOURCES)) if s != RANKER), key=lambda s: -means[s])
-        return [RANKER, *single] if means[RANKER] >= means[single[0]] else single
+        return [RANKER, *single] if means[RANKER] > 0 and means[RANKER] >= means[single[0]] else single
 
 
 def merged(guards: Sequence[Guard]) -> Guard:

@@ -47,7 +47,9 @@ def publish(staged: Path, repository: Path, templates: Path, url: str, version: 
             prove(client, target, version)
     except Exception as error:
         shutil.rmtree(target, ignore_errors=True)
-        if not first:
+        if first:
+            shutil.rmtree(model, ignore_errors=True)
+        else:
             _write_configs(model, templates, keep)
         raise NotPublished(f"version {version}: {str(error)[:500]}") from error
     _prune(model, [*keep, version])

@@ -156,15 +156,14 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
     taken = [_first(lists.get(name, []), TAKEN[name], wanted) if name in TAKEN else [] for name in SOURCES]
     for source, popular in zip(POPULAR, shared.popular, strict=True):
         taken[source] = _first(popular, POPULAR_TAKEN, wanted)
-    if not any(taken):  # everything was had or asked away: better known items than none
-        taken[POPULAR[0]] = _first(shared.popular[-1] or [(i, 0.0) for i in view.fallback], max(ask.k, POPULAR_TAKEN), open_to)
+    _top_up(taken, view, shared, ask.k, wanted, open_to)
     candidates = union(taken)
     values = view.values(shared, candidates, recent)
     learned = values.astype(np.float32) @ shared.ranking if len(shared.ranking) else np.zeros(len(values), np.float32)
     candidates.ranks[np.argsort(-learned, kind="stable"), RANKER] = np.minimum(np.arange(len(values)), ABSENT - 1)
     if not len(shared.ranking):
         candidates.ranks[:, RANKER] = ABSENT
-    scores = learned if shared.order[0] == RANKER else _filled(candidates, shared.order)
+    scores = learned if shared.order[0] == RANKER and len(shared.ranking) else _filled(candidates, shared.order)
     drawn, propensities = plackett_luce(scores, ask.k, temperature, rng)
     shown = set(drawn.tolist())
     rest = np.array([row for row in range(len(values)) if row not in shown], np.intp)
@@ -191,6 +190,22 @@ def _first(entries: Scored, k: int, wanted: Callable[[str], bool]) -> Scored:
             if len(out) == k:
                 break
     return out
+
+
+def _top_up(taken: list[Scored], view: View, shared: Shared, k: int, wanted: Callable[[str], bool], open_to: Callable[[str], bool]) -> None:
+    """Where the sources name fewer than k items: popular ones down to the last; were there none, what the user has had."""
+    named = {item for entries in taken for item, _ in entries}
+    if len(named) >= k:
+        return
+    names, ever = view.online.popularity.names, shared.scores[:, -1]
+    everything = [(names[row], float(ever[row])) for row in np.argsort(-ever, kind="stable")]
+    everything += [(item, 0.0) for item in (*view.catalogue.announced, *view.fallback) if item not in view.online.popularity.row]
+    for fits in (wanted, open_to):
+        if fits is open_to and named:
+            break
+        more = _first(everything, k - len(named), lambda item, fits=fits: item not in named and fits(item))  # type: ignore[misc]
+        taken[POPULAR[-1]] = [*taken[POPULAR[-1]], *more]
+        named.update(item for item, _ in more)
 
 
 def _filled(candidates: Candidates, order: Sequence[int]) -> npt.NDArray[np.float32]:

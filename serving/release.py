@@ -55,7 +55,7 @@ class Releases:
         before = self.stages.get(version)
         if before not in ALLOWED[stage]:
             return f"version {version} is {before or 'unknown'}, it cannot become {stage}"
-        if stage in ("candidate", "canary", "shadow", "live") and version <= max(self.lives, default=0) and before is None:
+        if stage == "candidate" and version <= max(self.lives, default=0):
             return f"version {version} is not newer than {max(self.lives)}, which was live"
         if version:
             self.stages[version] = stage

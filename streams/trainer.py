@@ -170,7 +170,6 @@ class Trainer:
     def _candidate(self, version: int, request: RetrainingRequest) -> bool:
         """Train, judge and publish version `version`; False where it was refused."""
         from learners import export, finetune  # torch: seconds to import, and only this process needs it
-        from learners.sequence import SequenceModel
 
         began = time.monotonic()
         events = self.history.read()
@@ -188,7 +187,7 @@ class Trainer:
         model = (
             finetune.load(self._folder(live) / "weights.safetensors", len(items), self.training)
             if old
-            else SequenceModel(len(items), self.training)
+            else finetune.fresh(len(items), self.training)
         )
         fit = finetune.fit(model, windows, self.training, warm=old is not None, progress=self._progress(version))
         onnx, canary, difference = export.export(model, asked.items[:CANARY_WINDOWS])

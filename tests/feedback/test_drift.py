@@ -145,3 +145,12 @@ def test_a_stricter_arl_asks_for_more_evidence() -> None:
         told(detector, qualities(400))
         delays.append(first_alarm(detector, qualities(400, 0.1, 5)))
     assert delays[0] < delays[1] < delays[2]  # type: ignore[operator]
+
+
+def test_a_quality_of_nothing_cannot_fall() -> None:
+    detector = MixtureESR(warm_up=50)
+    statuses = []
+    for _ in range(1_000):
+        detector.update(0.0)
+        statuses.append(detector.transition())
+    assert set(statuses) == {None}

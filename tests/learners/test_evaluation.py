@@ -107,3 +107,9 @@ def test_the_default_bounds_hold_with_90_percent_each() -> None:
     found = [paired(d, np.zeros(50)) for d in rng.normal(0.3, 1.0, (2000, 50))]
     assert np.mean([f.upper < 0.3 for f in found]) == pytest.approx(0.1, abs=0.025)
     assert np.mean([f.lower > 0.3 for f in found]) == pytest.approx(0.1, abs=0.025)
+
+
+def test_a_history_row_beyond_a_models_vocabulary_hides_nothing_of_it() -> None:
+    scores = np.array([[0.0, 1.0, 2.0, 3.0]], np.float32)
+    assert ranks(lambda items: scores, asked([[7]], [1], once=True)).tolist() == [2]
+    assert scores.tolist() == [[0.0, 1.0, 2.0, 3.0]]

@@ -70,3 +70,14 @@ def test_the_same_seed_draws_the_same_list() -> None:
     one, two = (plackett_luce(np.zeros(50, np.float32), 10, 1.0, np.random.default_rng(7))[0].tolist() for _ in range(2))
     assert one == two
     assert one != plackett_luce(np.zeros(50, np.float32), 10, 1.0, np.random.default_rng(8))[0].tolist()
+
+
+def test_propensities_are_exact_where_one_item_outweighs_all_others() -> None:
+    for temperature in (0.05, 0.005):
+        scores = np.float32([3, 1, 0.97, 0.95])
+        rows, propensities = plackett_luce(scores, 4, temperature, np.random.default_rng(1))
+        left = scores.astype(np.float64) / temperature
+        for place, row in enumerate(rows):
+            rest = rows[place:]
+            assert propensities[place] == pytest.approx(np.exp(left[row] - np.logaddexp.reduce(left[rest])), rel=1e-4)
+    assert len(plackett_luce(np.empty(0, np.float32), 5, 1.0, np.random.default_rng(1))[0]) == 0

@@ -279,3 +279,25 @@ def test_a_reason_names_the_three_best_sources_counting_from_one_and_not_the_ran
     ranks[[0, 2, 3, 9, RANKER]] = [3, 0, 7, 1, 0]
     assert reason(ranks) == "covisited:1 fresh:2 deep:4"
     assert reason(np.full(len(SOURCES), ABSENT, np.uint8)) == ""
+
+
+def test_a_list_is_as_long_as_asked_for_while_the_catalogue_has_items_for_it() -> None:
+    view, far = View(Online()), [f"far{n}" for n in range(100)]
+    for n in range(2_000):
+        view.online.learn_one(f"u{n % 50}", f"near{n % 900}", NOW + n)
+    for n, item in enumerate(far):  # announced long ago, chosen once each, long before all others were
+        view.online.popularity.learn_one(item, NOW - 1e6)
+        view.catalogue.upsert(item, ["rare"], NOW - 1e6 + n, hidden=False)
+    for n in range(2_000):
+        view.online.learn_one(f"u{n % 50}", f"near{n % 900}", NOW + 5_000 + n)
+    view.catalogue.announced.clear()
+    view.refresh()
+    assert set(asked(view, Ask("cold", k=100, categories=frozenset({"rare"}))).items) == set(far)
+    assert len(asked(view, Ask("cold", k=100)).items) == 100
+
+
+def test_the_ranker_does_not_lead_on_no_evidence() -> None:
+    guard = Guard()
+    for _ in range(60):
+        guard.learn(np.zeros(len(SOURCES)))
+    assert guard.order()[0] != RANKER

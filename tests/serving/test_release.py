@@ -154,3 +154,11 @@ def test_loaded_are_live_and_canary_and_the_latest_lives_before_them() -> None:
 def test_the_same_records_make_the_same_state() -> None:
     steps = [(v, stage) for v in (1, 2) for stage in ("requested", "candidate", "canary", "live")]
     assert walked(*steps) == walked(*steps)
+
+
+def test_a_candidate_older_than_what_was_live_is_ignored_also_after_its_request() -> None:
+    releases = Releases()
+    for version, stage in ((3, "requested"), (5, "requested"), (5, "candidate"), (5, "canary"), (5, "live")):
+        assert releases.apply(version, stage) is None
+    assert "not newer than 5" in str(releases.apply(3, "candidate"))
+    assert releases.apply(3, "live") is not None and releases.live == 5

@@ -182,7 +182,6 @@ def trainer(args: argparse.Namespace) -> int:
 # --- asking and watching -------------------------------------------------------------------------------------------------
 def ask(args: argparse.Namespace) -> int:
     from serving.client import Client
-    from streams.events import Item
 
     settings = _running(args)
     with Client(settings.triton.url) as client:
@@ -193,12 +192,8 @@ def ask(args: argparse.Namespace) -> int:
     titles = {}
     if args.why:
         from infra import control
-        from streams import topics
 
-        for record in control.read(settings.kafka, topics.ITEMS):
-            if record.value:
-                entry = Item.model_validate_json(record.value)
-                titles[entry.item] = entry.title or ""
+        titles = control.titles(settings.kafka)
     for place, (item, reason) in enumerate(zip(answer.items, answer.reasons, strict=True), 1):
         print(f"{place:3}. {item:12} {titles.get(item, '')[:40]:40} {reason}" if args.why else f"{place:3}. {item}")
     state = f"state {answer.state_age_ms} ms old" if answer.state_age_ms >= 0 else "no state yet"

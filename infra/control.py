@@ -12,6 +12,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from serving.release import Releases
 from streams import topics
 from streams.events import Event, Release, RetrainingRequest, to_bytes, utc
+from streams.ingest import Refused, item
 from streams.kafka import Kafka
 from streams.standing import POSITION, Standing
 
@@ -117,6 +118,17 @@ def retry(kafka: Kafka, letter: dict[str, Any], mended: bytes | None = None) -> 
     if letter["reason"] == "key_contradicts":
         key = None  # the value names the user
     return send(kafka, letter["topic"], key, value, headers)
+
+
+def titles(kafka: Kafka) -> dict[str, str]:
+    """Item -> title, of the catalogue as it stands; entries that are dead letters do not count."""
+    found = {}
+    for record in read(kafka, topics.ITEMS):
+        try:
+            found[(record.key or b"").decode()] = (item(record.key, record.value).title or "") if record.value else ""
+        except Refused:
+            continue
+    return found
 
 
 def standings(kafka: Kafka) -> dict[int, Standing]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -12,6 +13,8 @@ import pytest
 
 from infra.broker import Broker
 from infra.provisioning import WrongTopic, provision
+from infra.settings import Settings, Triton
+from infra.tritonserver import TritonServer
 from serving.client import Client
 from streams.kafka import Kafka
 from tests.integration.conftest import Running, end, interaction, lacking, processes_of, start, until
@@ -48,6 +51,28 @@ def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
     assert len(processes_of(tmp_path / "up")) >= 4
     end(process, signal.SIGKILL)
     until(lambda: processes_of(tmp_path / "up") == [], 8, 0.1)
+
+
+def test_a_triton_that_was_given_is_used_and_not_started(tmp_path: Path) -> None:
+    broker = Broker.prepare(tmp_path / "given")
+    server = TritonServer.prepare(tmp_path / "models")
+    settings = Settings(kafka=Kafka(broker.bootstrap, partitions=1), triton=Triton(server.url, server.repository))
+    environment = {**os.environ, **settings.environment(), **server.environment()}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(broker.command(), **quiet) as kafka, subprocess.Popen(server.command(), env=environment, **quiet) as triton:
+        try:
+            until(broker.answers, 20)
+            flags = ["--kafka", broker.bootstrap, "--triton", server.url]
+            process, _, address = start(tmp_path / "up", *flags, environment=settings.environment())
+            assert address == server.url
+            with Client(server.url) as client:
+                until(lambda: 0 <= client.recommend("ann").state_age_ms < 5000, 30, 0.2)
+            assert not any("tritonserver" in line for line in processes_of(tmp_path / "up"))
+            assert end(process, signal.SIGINT) == 130 and triton.poll() is None
+        finally:
+            triton.terminate()
+            triton.wait(15)
+            kafka.kill()
 
 
 def test_a_wrong_partition_count_stops_the_start_with_the_remedy(stack: Running) -> None:

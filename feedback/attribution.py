@@ -44,12 +44,14 @@ class Early(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Block(msgspec.Struct, array_like=True):
-    """Judged asks of one user's session under one model version: sums of hit and NDCG@10, per source and as shown."""
+    """Judged asks of one user's session under one model version: sums of hit@10, NDCG@10 and recall (the item was anywhere
+    in the list), per source and as shown."""
 
     version: int
     n: int
     hits: list[int]
     ndcgs: list[float]
+    recalls: list[int]
     touched: int  # broker time of the last one, ms
 
 

@@ -98,7 +98,8 @@ async def _demo(args: argparse.Namespace, plan: Any, screen: Any, data: Path) ->
     # The story's own dials: a first model early, and no other reason to train than the drift.
     policy = dataclasses.replace(settings.policy, volume_first=8_000, volume_every=0, schedule_s=0, cool_down_s=60)
     kafka = dataclasses.replace(settings.kafka, partitions=2)
-    settings = settings.model_copy(update={"policy": policy, "kafka": kafka})
+    rollout = dataclasses.replace(settings.rollout, canary_share=0.25, judged=60)  # a canary that is judged within seconds
+    settings = settings.model_copy(update={"policy": policy, "kafka": kafka, "rollout": rollout})
     folder = fresh(args.dir or FOLDER / "demo")
     stack = Stack(settings, folder, screen.say, kafka_given=bool(args.kafka), triton_given=bool(args.triton))
     screen.say(f"starting Kafka, Triton, worker and trainer; logs in {folder / 'logs'}")
@@ -541,7 +542,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         kind = type(error)
-        if kind.__name__ in OURS or kind.__module__.split(".")[0] in CLIENTS:
+        if kind.__name__ in OURS:
+            print(f"headrace: {error}", file=sys.stderr)
+            return 1
+        if kind.__module__.split(".")[0] in CLIENTS:
             print(f"headrace: {error or kind.__name__}\n(is the stack up? `headrace doctor` looks)", file=sys.stderr)
             return 1
         raise

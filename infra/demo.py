@@ -103,7 +103,7 @@ class Story:
     # --- what happens ------------------------------------------------------------------------------------------------
     def _told(self, topic: str, event: Event) -> None:
         if isinstance(event, DriftAlert):
-            fell = f"NDCG {event.before:.4f} -> {event.now:.4f}, cause {event.cause}, severity {event.severity}"
+            fell = f"recall {event.before:.3f} -> {event.now:.3f}, cause {event.cause}, severity {event.severity}"
             self.say(f"ALERT {event.status} on {event.signal}@{event.version}: {fell}")
         elif isinstance(event, RetrainingRequest):
             self.say(f"REQUEST {event.reason}{f' because of alert {event.cause}' if event.cause else ''}")

@@ -23,6 +23,8 @@ from streams.events import Feedback, Interaction, to_bytes, utc
 from streams.ingest import BACKFILL
 from streams.kafka import Kafka
 
+IN_FLIGHT = 200  # events and asks under way at once
+
 
 class Row(NamedTuple):
     user: str
@@ -105,7 +107,8 @@ class Replay:
         self._client = AsyncClient(triton)
         self._speed, self._share = events_s, asks_s / events_s if events_s else 0.0
         self._tastes, self._tag = tastes, tag
-        self._chains: dict[str, asyncio.Task[None]] = {}
+        self._last: dict[str, asyncio.Task[None]] = {}  # of each user, for their order
+        self._open: set[asyncio.Task[None]] = set()
         self._popularity = Popularity()
         self._had: dict[str, set[str]] = {}
         self._top: list[str] = []
@@ -123,18 +126,17 @@ class Replay:
                     await asyncio.sleep(due - time.monotonic())
                 asks = self._rng.random() < self._share
                 row = row._replace(item=self._tastes(index, row))
-                before = self._chains.get(row.user)
-                task = asyncio.create_task(self._one(producer, index, row, asks, before))
-                self._chains[row.user] = task
-                if len(self._chains) > 200:  # not more users in flight than that: the pace waits for the slowest
-                    self._chains = {u: t for u, t in self._chains.items() if not t.done()}
-                    if len(self._chains) > 100:
-                        await asyncio.wait(self._chains.values(), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.gather(*self._chains.values(), return_exceptions=True)
+                task = asyncio.create_task(self._one(producer, index, row, asks, self._last.get(row.user)))
+                self._last[row.user] = task
+                self._open.add(task)
+                task.add_done_callback(self._open.discard)
+                if len(self._open) > IN_FLIGHT:  # the pace waits for the slowest
+                    await asyncio.wait(self._open, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.gather(*self._open)
         finally:
-            for task in self._chains.values():
+            for task in self._open:
                 task.cancel()
-            await asyncio.gather(*self._chains.values(), return_exceptions=True)
+            await asyncio.gather(*self._open, return_exceptions=True)
             await producer.stop()
 
     async def close(self) -> None:

@@ -75,7 +75,8 @@ class Erasure(Event):
 class Metric(Event):
     """`metrics.v1`, key signal: quality in one second of one partition. A block is one user's session, up to 10 asks.
 
-    `n` blocks; `hits` and `ndcgs` hold one mean a block, each in [0, 1], @10; `positions` is the timeline position
+    `n` blocks; `hits` and `ndcgs` (@10) and `recalls` (anywhere in the source's list) hold one mean a block, each in
+    [0, 1]; `positions` is the timeline position
     {partition: next offset} that the second ended at; `counts`: asks in the blocks, or the totals that the partition has
     reached, or steps of a training.
     """
@@ -86,12 +87,14 @@ class Metric(Event):
     n: int = 0
     hits: list[float] = []
     ndcgs: list[float] = []
+    recalls: list[float] = []
     positions: dict[str, int] = {}
     counts: dict[str, int] = {}
 
 
 class DriftAlert(Event):
-    """`drift-alerts.v1`, key signal. `evidence` is ln of the e-value; `effect` the change of the mean; severity 1..3.
+    """`drift-alerts.v1`, key signal. `before` and `now` are mean recalls of the signal's list, `effect` their difference;
+    `evidence` is ln of the e-value; severity 1..3.
 
     `change_point` is the timeline position {partition: next offset} at which the change most likely began.
     """

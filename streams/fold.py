@@ -22,7 +22,7 @@ from feedback.attribution import Block, Early, Ledger, Pending
 from learners import covisitation, neighbours, popularity, profiles
 from learners.online import Online
 from learners.ranker import PairwiseRanker
-from serving.features import FEATURES, SOURCES
+from serving.features import ABSENT, FEATURES, SOURCES
 from serving.guard import Guard, dcg
 from serving.repeats import Repeats
 from streams import topics
@@ -297,13 +297,14 @@ class Fold:
         if pending.degraded:
             return
         self._guard.learn(ndcgs[:-1])
-        ledger.block, closed = signals.add(ledger.block, pending.version, ranks < 10, ndcgs, now)
+        ledger.block, closed = signals.add(ledger.block, pending.version, ranks < 10, ndcgs, ranks != ABSENT, now)
         (self._open.add if ledger.block else self._open.discard)(user)
         self._close(closed)
 
     def _close(self, blocks: Sequence[Block]) -> None:
         for b in blocks:
-            self.standing.closed.append((b.version, b.n, [h / b.n for h in b.hits], [round(s / b.n, 6) for s in b.ndcgs]))
+            hits, ndcgs, recalls = ([round(total / b.n, 6) for total in totals] for totals in (b.hits, b.ndcgs, b.recalls))
+            self.standing.closed.append((b.version, b.n, hits, ndcgs, recalls))
 
     def _close_idle(self, now: int, touched: set[str]) -> None:
         for user in sorted(self._open):
@@ -320,14 +321,16 @@ class Fold:
         where = {str(self.partition): offset}
         metrics = [Metric(signal=f"stream/{self.partition}", at=at, positions=where, counts=dict(self.standing.counts))]
         for version in sorted({version for version, *_ in closed}):
-            blocks = [(hits, ndcgs) for v, _, hits, ndcgs in closed if v == version]
-            asks = {"asks": sum(n for v, n, _, _ in closed if v == version)}
+            blocks = [means for v, _, *means in closed if v == version]
+            asks = {"asks": sum(n for v, n, *_ in closed if v == version)}
             for column, source in enumerate([*SOURCES, "served"]):
                 if source == "deep" and version == 0:
                     continue
-                hits = [round(h[column], 4) for h, _ in blocks]
-                ndcgs = [round(n[column], 4) for _, n in blocks]
+                hits, ndcgs, recalls = ([round(block[kind][column], 4) for block in blocks] for kind in range(3))
                 metrics.append(
-                    Metric(signal=source, version=version, at=at, n=len(blocks), hits=hits, ndcgs=ndcgs, positions=where, counts=asks)
-                )
+                    Metric(
+                        signal=source, version=version, at=at, n=len(blocks), hits=hits, ndcgs=ndcgs, recalls=recalls,
+                        positions=where, counts=asks,
+                    )
+                )  # fmt: skip
         return [Output(topics.METRICS, m.signal.encode(), to_bytes(m)) for m in metrics]

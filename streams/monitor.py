@@ -14,7 +14,7 @@ from streams.events import DriftAlert, Metric, RetrainingRequest, to_bytes, utc
 from streams.fold import FoldError, Log, Output, Step
 from streams.standing import POSITION
 
-WATCHED = "deep"  # the online layer heals itself, the deep model does not
+WATCHED = "deep"  # the online layer heals itself, the deep model does not; by recall, which a retriever is there for
 COMPARED = "covisited"  # an online source that learns from everybody: did the world change for it too?
 _FALLEN = 0.75  # of its usual quality: then the change is in the tastes, not only in the model's age
 
@@ -96,7 +96,7 @@ class Monitor:
         touched.add(name)
         if metric.signal == WATCHED and metric.version > self.standing.drifting_version:
             self.standing.drifting = ""  # what drifted has been replaced meanwhile
-        for quality in metric.ndcgs:
+        for quality in metric.recalls:
             detector.update(quality, dict(self.standing.positions))
             status = detector.transition()
             if status is None or metric.signal != WATCHED:

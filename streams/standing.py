@@ -20,7 +20,7 @@ class Standing(msgspec.Struct, kw_only=True):
     `next`: first timeline offset not folded. `as_of`: time (Unix ms) up to which the input had been read. `clock`:
     interactions counted. `watermark`: newest event time, Unix s. `fences`: "input/partition" -> highest offset applied.
     `ids`: event ids that ever entered the window. `second`: broker second of the last metrics; `closed` blocks since,
-    (version, asks, hits, ndcgs), the last two per source and as shown.
+    (version, asks, hits, ndcgs, recalls), the last three per source and as shown.
     """
 
     format: int = FORMAT
@@ -36,7 +36,7 @@ class Standing(msgspec.Struct, kw_only=True):
     guard: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(SOURCES))
     judged: float = 0.0
     second: int = 0
-    closed: list[tuple[int, int, list[float], list[float]]] = []
+    closed: list[tuple[int, int, list[float], list[float], list[float]]] = []
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(self)

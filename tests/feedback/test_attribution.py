@@ -70,7 +70,7 @@ def test_two_fresh_ledgers_share_nothing() -> None:
 
 
 def test_a_ledger_survives_the_state_topic() -> None:
-    ledger = Ledger([waiting()], [Early("r", "i", False, 3)], ["r0"], Block(1, 2, [1, 0], [0.5, 0.0], 9))
+    ledger = Ledger([waiting()], [Early("r", "i", False, 3)], ["r0"], Block(1, 2, [1, 0], [0.5, 0.0], [2, 1], 9))
     record = msgspec.msgpack.encode(ledger)
     assert msgspec.msgpack.decode(record, type=Ledger) == ledger
     assert msgspec.msgpack.encode(msgspec.msgpack.decode(record, type=Ledger)) == record

@@ -22,7 +22,7 @@ def quality(mean: float, seconds: int, start: int, rng: random.Random, version: 
     for second in range(start, start + seconds):
         ndcgs = [sum(rng.random() < mean * 2 for _ in range(10)) / 20 for _ in range(5)]
         at = {"positions": {"0": second * 100}, "at": AT}
-        metrics = [Metric(signal=signal, version=version, n=5, hits=ndcgs, ndcgs=ndcgs, **at)]
+        metrics = [Metric(signal=signal, version=version, n=5, hits=ndcgs, ndcgs=ndcgs, recalls=ndcgs, **at)]
         metrics.append(Metric(signal="stream/0", counts={"interactions": second * 100}, **at))
         logs += [Log(second * 10 + n, second * 1000, b"", to_bytes(m)) for n, m in enumerate(metrics)]
     return logs

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 class Policy:
     """Reasons to retrain. `volume_first`: interactions before the first model; `volume_every`: between two trainings;
     `schedule_s`: seconds between two trainings; `cool_down_s`: least seconds between two requests. 0 switches one off.
+    `after_change`: timeline records since the change point that a drift's training waits for: fewer teach it nothing.
     `warm_up`, `margin`, `arl`: the drift detector's (`feedback.drift.MixtureESR`).
     """
 
@@ -18,6 +19,7 @@ class Policy:
     volume_every: int = 100_000
     schedule_s: float = 86_400.0
     cool_down_s: float = 300.0
+    after_change: int = 5_000
     warm_up: int = 150
     margin: float = 0.2
     arl: float = 1e4

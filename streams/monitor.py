@@ -142,7 +142,9 @@ class Monitor:
     def _decide(self, log: Log, step: Step) -> None:
         standing = self.standing
         volume = sum(standing.volumes.values())
-        reason = reason_to_retrain(self.policy, standing.policy, log.timestamp, volume, bool(standing.drifting))
+        since = sum(at - standing.change_point.get(partition, 0) for partition, at in standing.positions.items())
+        drifting = bool(standing.drifting) and since >= self.policy.after_change
+        reason = reason_to_retrain(self.policy, standing.policy, log.timestamp, volume, drifting)
         if reason is None:
             return
         drift = reason == "drift"

@@ -37,7 +37,7 @@ def test_a_block_closes_at_ten_and_the_next_ask_opens_another() -> None:
 def test_another_version_closes_the_block_of_the_one_before() -> None:
     block, closed = added([3, 3, 4])
     assert closed == [Block(3, 2, [2, 0], [1.0, 0.0], [2, 2], 1000)]
-    assert block == Block(4, 1, [1, 0], [0.5, 0.0], 2000)
+    assert block == Block(4, 1, [1, 0], [0.5, 0.0], [1, 1], 2000)
 
 
 def test_values_are_plain_so_that_the_state_can_be_packed() -> None:

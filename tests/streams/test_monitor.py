@@ -13,7 +13,7 @@ from streams.monitor import Monitor
 from streams.standing import POSITION
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
-POLICY = Policy(volume_first=0, volume_every=0, schedule_s=0, cool_down_s=10, warm_up=100)
+POLICY = Policy(volume_first=0, volume_every=0, schedule_s=0, cool_down_s=10, warm_up=100, after_change=1_000)
 
 
 def quality(mean: float, seconds: int, start: int, rng: random.Random, version: int = 1, signal: str = "deep") -> list[Log]:
@@ -82,3 +82,12 @@ def test_volume_asks_for_the_first_training_once() -> None:
     step = monitor.fold(quality(0.1, 100, 0, rng))
     requests = [RetrainingRequest.model_validate_json(v) for v in outputs(step, topics.RETRAINING_REQUESTS)]
     assert [(r.reason, r.cause) for r in requests] == [("volume", None)]
+
+
+def test_a_drifts_training_waits_until_there_is_something_to_learn_from() -> None:
+    rng, monitor = random.Random(6), Monitor(Policy(volume_first=0, volume_every=0, schedule_s=0, warm_up=100, after_change=4_000))
+    step = monitor.fold(quality(0.1, 100, 0, rng) + quality(0.02, 100, 100, rng))
+    (request,) = (RetrainingRequest.model_validate_json(v) for v in outputs(step, topics.RETRAINING_REQUESTS))
+    (alert,) = (a for a in map(DriftAlert.model_validate_json, outputs(step, topics.DRIFT_ALERTS)) if a.status == "drift")
+    assert request.cause == alert.id
+    assert alert.positions["0"] < request.change_point["0"] + 4_000 and step.outputs[-1].topic == topics.RETRAINING_REQUESTS

@@ -37,7 +37,7 @@ class Plan:
     drift: bool = True
     armed_for_s: float = 90.0
     until: str = "forever"  # or "promoted": end once the release that the drift caused is live
-    after_s: float = 20.0  # how long the story goes on after that, to see what the release is worth
+    after_s: float = 30.0  # how long the story goes on after that, to see what the release is worth
     deadline_s: float = 340.0
     seed: int = 7
 
@@ -253,10 +253,15 @@ class Story:
             "after_change": tally.hit_rates(planted, live_at or end) if planted else (0.0, 0.0, 0),
             "after_release": tally.hit_rates(live_at, end) if live_at else (0.0, 0.0, 0),
         }
+
+        def quality(since: float | None, until: float | None, version: int | None = None) -> dict[str, float]:
+            return self.picture.quality("deep", end if since is None else since, until or end, version).rounded()
+
+        before = self.chain.get("gates", {}).get("warm_start")
         deep = {
-            "before_change": self.picture.quality("deep", (planted or end) - 30, planted or end),
-            "after_change": self.picture.quality("deep", planted, live_at or end) if planted else (0.0, 0.0, 0),
-            "after_release": self.picture.quality("deep", live_at, end, self.chain.get("version")) if live_at else (0.0, 0.0, 0),
+            "before_change": quality((planted or end) - 30, planted),
+            "after_change": quality(planted, live_at, before),
+            "after_release": quality(live_at, end, self.chain.get("version")),
         }
         first = next((r for r in self.picture.records if r.stage == "live"), None)
         return {
@@ -272,12 +277,11 @@ class Story:
             "chain": self.chain,
             "drift_alerts": sum(a.status == "drift" for a in self.picture.alerts),
             "hit_rate": {name: {"lists": round(a, 4), "popularity": round(b, 4), "asks": n} for name, (a, b, n) in rates.items()},
-            "deep_source": {name: {"hit10": round(h, 4), "ndcg10": round(q, 4), "blocks": n} for name, (h, q, n) in deep.items()},
+            "deep_source": deep,
             "sources_before_change": {
-                signal: {"hit10": round(h, 4), "ndcg10": round(q, 4), "blocks": n}
+                signal: found.rounded()
                 for signal in (*SOURCES, "served")
-                for h, q, n in [self.picture.quality(signal, (planted or end) - 30, planted or end)]
-                if n
+                if (found := self.picture.quality(signal, (planted or end) - 30, planted or end)).blocks
             },
             "releases": [
                 {"version": r.version, "stage": r.stage, "request": r.request, "at_s": round(self.picture.appended[r.id] - self.began, 1)}

@@ -79,7 +79,7 @@ def figures(story: Any, rate: Rate) -> list[tuple[str, str]]:
     folded = picture.total("interactions")
     fresh = sorted((story.freshness.quiet + story.freshness.training)[-50:])
     releases = picture.releases
-    deep = recent(picture, "deep", releases.live) if releases.live else (0.0, 0.0, 0)
+    deep = recent(picture, "deep", releases.live)
     values = [
         ("events/s", f"{rate.of(tally.sent):.0f}"),
         ("sent / learned", f"{tally.sent} / {folded}"),
@@ -87,7 +87,7 @@ def figures(story: Any, rate: Rate) -> list[tuple[str, str]]:
         ("… popularity alone", f"{popular:.1%}" if asks else "…"),
         ("event to list, p50", f"{fresh[len(fresh) // 2]:.0f} ms" if fresh else "…"),
         ("live model", f"version {releases.live}" if releases.live else "none yet"),
-        ("… its own hit rate", f"{deep[0]:.1%}" if deep[2] else "…"),
+        ("… its recall", f"{deep.recall:.1%}" if deep.blocks else "…"),
         ("canary", f"version {releases.canary} for {releases.share:.0%} of users" if releases.canary else "–"),
         ("fine-tune", _training(story)),
         ("drift alerts", str(sum(a.status == "drift" for a in picture.alerts))),

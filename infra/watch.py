@@ -7,7 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import ValidationError
@@ -21,12 +22,24 @@ WATCHED = (topics.METRICS, topics.DRIFT_ALERTS, topics.RETRAINING_REQUESTS, topi
 RECENT_S = 30.0  # qualities are means over the blocks of so many seconds
 
 
+class Quality(NamedTuple):
+    """Means over session blocks: hit rate @10, NDCG@10, recall of the whole list; and how many blocks."""
+
+    hit10: float
+    ndcg10: float
+    recall: float
+    blocks: int
+
+    def rounded(self) -> dict[str, float]:
+        return {name: round(value, 4) for name, value in self._asdict().items()}
+
+
 @dataclass
 class Picture:
-    """The bus so far. `blocks` holds (append time s, signal, version, hits, ndcgs) of the last minutes."""
+    """The bus so far. `blocks` holds (append time s, metric) of the last minutes."""
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)  # stream/<partition> -> totals
-    blocks: deque[tuple[float, str, int, list[float], list[float]]] = field(default_factory=lambda: deque(maxlen=20_000))
+    blocks: deque[tuple[float, Metric]] = field(default_factory=lambda: deque(maxlen=20_000))
     judged: dict[str, int] = field(default_factory=dict)  # signal@version -> blocks ever
     alerts: list[DriftAlert] = field(default_factory=list)
     requests: list[RetrainingRequest] = field(default_factory=list)
@@ -38,14 +51,14 @@ class Picture:
     def total(self, what: str) -> int:
         return sum(counts.get(what, 0) for counts in self.counts.values())
 
-    def quality(self, signal: str, since: float, until: float = float("inf"), version: int | None = None) -> tuple[float, float, int]:
-        """(hit rate, NDCG@10, blocks) of a signal between two append times, in s."""
-        hits, ndcgs = [], []
-        for at, name, v, h, n in self.blocks:
-            if name == signal and since <= at < until and (version is None or v == version):
-                hits += h
-                ndcgs += n
-        return (sum(hits) / len(hits), sum(ndcgs) / len(ndcgs), len(hits)) if hits else (0.0, 0.0, 0)
+    def quality(self, signal: str, since: float, until: float = float("inf"), version: int | None = None) -> Quality:
+        """The quality of a signal between two append times, in s."""
+        chosen = [m for at, m in self.blocks if m.signal == signal and since <= at < until and (version is None or m.version == version)]
+        n = sum(m.n for m in chosen)
+        if not n:
+            return Quality(0.0, 0.0, 0.0, 0)
+        hit, ndcg, recall = (sum(sum(values(m)) for m in chosen) / n for values in (_hits, _ndcgs, _recalls))
+        return Quality(hit, ndcg, recall, n)
 
     def take(self, topic: str, event: Event, appended: float) -> None:
         if isinstance(event, Metric):
@@ -54,7 +67,7 @@ class Picture:
             elif event.signal == "training":
                 self.training = event.version, event.counts["step"], event.counts["steps"]
             else:
-                self.blocks.append((appended, event.signal, event.version, event.hits, event.ndcgs))
+                self.blocks.append((appended, event))
                 name = f"{event.signal}@{event.version}"
                 self.judged[name] = self.judged.get(name, 0) + event.n
             return
@@ -109,6 +122,9 @@ class Watcher:
             await self._consumer.stop()
 
 
-def recent(picture: Picture, signal: str, version: int | None = None) -> tuple[float, float, int]:
+_hits, _ndcgs, _recalls = attrgetter("hits"), attrgetter("ndcgs"), attrgetter("recalls")
+
+
+def recent(picture: Picture, signal: str, version: int | None = None) -> Quality:
     """The quality of a signal over the last `RECENT_S`."""
     return picture.quality(signal, time.time() - RECENT_S, version=version)

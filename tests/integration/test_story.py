@@ -67,8 +67,8 @@ def test_the_lists_beat_popularity_fall_with_the_change_and_the_deep_model_recov
     before = told["hit_rate"]["before_change"]
     assert before["lists"] > 1.2 * before["popularity"] and before["asks"] > 500
     deep = told["deep_source"]
-    assert deep["after_change"]["ndcg10"] < 0.6 * deep["before_change"]["ndcg10"]
-    assert deep["after_release"]["ndcg10"] > deep["after_change"]["ndcg10"]
+    assert deep["after_change"]["recall"] < 0.7 * deep["before_change"]["recall"]
+    assert deep["after_release"]["recall"] > 1.1 * deep["after_change"]["recall"]
     gates = told["chain"]["gates"]
     assert gates["ndcg10"] > gates["live_ndcg10"] and gates["warm_start"] == 1
 

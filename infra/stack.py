@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.util
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from infra.bootstrap import ROOT
 from infra.broker import Broker
 from infra.provisioning import provision
 from infra.settings import Settings, Triton
-from infra.supervisor import Process, Supervisor
+from infra.supervisor import Process, StartFailed, Supervisor
 from infra.tritonserver import TritonServer
 from serving.client import AsyncClient
 
@@ -91,18 +93,29 @@ class Stack:
     async def _start_trainer(self) -> None:
         if importlib.util.find_spec("torch") is None:
             self.say("installing torch (about 3 GB) while the rest already runs …")
-            install = await asyncio.create_subprocess_exec(
-                sys.executable, str(ROOT / "infra" / "bootstrap.py"), "train", stdout=asyncio.subprocess.PIPE
-            )
-            assert install.stdout is not None
-            async for line in install.stdout:
-                self.say(line.decode().strip())
-            if await install.wait():
+            if not await self._install_torch():
                 self.say("torch could not be installed: there will be no deep model; `make setup` says more")
                 return
         ready = self.folder / "trainer.ready"
         command = [sys.executable, "-m", "infra.cli", "trainer", "--ready", str(ready)]
-        await self._start(self._python("trainer", command, ready))
+        try:
+            await self._start(dataclasses.replace(self._python("trainer", command, ready), deadline_s=180))
+        except StartFailed as failed:
+            self.say(f"no deep model: {failed}")
+
+    async def _install_torch(self) -> bool:
+        install = await asyncio.create_subprocess_exec(
+            sys.executable, str(ROOT / "infra" / "bootstrap.py"), "train", stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        self.supervisor.adopt(install.pid)
+        try:
+            assert install.stdout is not None
+            async for line in install.stdout:
+                self.say(line.decode().strip())
+            return await install.wait() == 0
+        finally:
+            if install.returncode is None:  # Ctrl-C: the installer and what it started go too
+                os.killpg(install.pid, signal.SIGKILL)
 
     async def _kafka_answers(self) -> bool:
         assert self.broker is not None

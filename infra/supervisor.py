@@ -102,6 +102,10 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.running[name].pid, number)
 
+    def adopt(self, group: int) -> None:
+        """A process group that somebody else started: the guardian ends it, should we be killed."""
+        self._tell_guardian(f"+{group}")
+
     def _tell_guardian(self, line: str) -> None:
         if self._guardian is None:
             self._guardian = subprocess.Popen(

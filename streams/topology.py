@@ -59,7 +59,7 @@ def topology(kafka: Kafka, triton: str, worker: str, policy: Policy) -> tuple[Ap
         async for batch in batches:
             _answer(batch, lambda b=batch: b.machine.fold(b.records, b.skip))
 
-    pace = 20 if kafka.partitions <= 4 else 40  # ms; docs/streams.md has the measurements
+    pace = 20 if kafka.partitions <= 4 else 40  # ms; each transaction costs the broker about 2 ms, so many partitions wait a little longer
     ingester = Ingester(kafka, worker, arriving)
     fold = Follower(
         kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions), folding, dense=True

@@ -290,6 +290,7 @@ class Story:
             "asks": {
                 "answered": len(tally.asked),
                 "failed": tally.failed,
+                "unsent": tally.unsent,
                 "degraded": tally.degraded,
                 "feedback": tally.feedback,
                 "by_version": tally.versions,

@@ -15,6 +15,7 @@ from zlib import crc32
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from learners.popularity import HALF_LIVES, Popularity
 from serving.client import AsyncClient
@@ -77,6 +78,7 @@ class Tally:
     asked: list[tuple[float, bool, bool]] = field(default_factory=list)
     feedback: int = 0
     failed: int = 0
+    unsent: int = 0
     degraded: int = 0
     versions: dict[int, int] = field(default_factory=dict)
     at: float = 0.0  # event time of the last row sent, Unix s
@@ -145,6 +147,12 @@ class Replay:
     async def _one(self, producer: AIOKafkaProducer, index: int, row: Row, asks: bool, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
             await asyncio.wait([before])
+        try:
+            await self._send(producer, index, row, asks)
+        except KafkaError:  # the bus has been away for longer than the producer waits
+            self.tally.unsent += 1
+
+    async def _send(self, producer: AIOKafkaProducer, index: int, row: Row, asks: bool) -> None:
         if asks:
             await self._ask(producer, row)
         event = interaction(row, f"{self._tag}-{index}")

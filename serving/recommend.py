@@ -84,6 +84,10 @@ class View:
     def __post_init__(self) -> None:
         self.refresh()
 
+    def knows(self, item: str) -> bool:
+        """Has the item ever been chosen or announced? What a request merely names is not an item."""
+        return item in self.online.popularity.row or item in self.catalogue.announced
+
     def refresh(self) -> None:
         """Bring what is the same for everybody up to date; cheap enough for a few times a second."""
         popularity = self.online.popularity
@@ -151,7 +155,7 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
         "covisited": covisited,
         "neighbours": online.neighbours.rank(ask.user, recent, online.profiles, 80) if recent else [],
         "fresh": shared.fresh,
-        "history": [] if shared.once else [(item, 1.0) for item in dict.fromkeys(reversed(recent))],
+        "history": [] if shared.once else [(item, 1.0) for item in dict.fromkeys(reversed(recent)) if view.knows(item)],
     }
     taken = [_first(lists.get(name, []), TAKEN[name], wanted) if name in TAKEN else [] for name in SOURCES]
     for source, popular in zip(POPULAR, shared.popular, strict=True):

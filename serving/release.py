@@ -9,6 +9,7 @@ A step that the table does not allow is ignored, with its reason; operators' rec
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 from zlib import crc32
 
 import pydantic.dataclasses
@@ -79,7 +80,7 @@ class Releases:
             self.canary, self.share = 0, 0.0
         return None
 
-    def version_for(self, user: str) -> tuple[int, str]:
+    def version_for(self, user: str) -> tuple[int, Literal["live", "canary"]]:
         """(version, arm) that serves `user`: a stable share of the users, by hash, is the canary's."""
         if self.canary and crc32(f"{self.canary}/{user}".encode()) % 10_000 < self.share * 10_000:
             return self.canary, "canary"

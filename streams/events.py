@@ -18,6 +18,8 @@ Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e12, le=1e12)]
 Kind = Literal["view", "click", "like", "rating", "cart", "purchase", "play"]
 Reaction = Literal["view", "click", "like", "rating", "cart", "purchase", "play", "dislike", "dismiss"]
 Extra = dict[str, Any]
+Whole = Annotated[int, Field(ge=0, le=1 << 53)]  # exact in every JSON reader
+Share = Annotated[float, Field(ge=0, le=1)]
 
 MAX_BYTES = 65_536  # of one event's value
 
@@ -81,15 +83,15 @@ class Metric(Event):
     reached, or steps of a training.
     """
 
-    signal: str
-    version: int = 0
+    signal: Id
+    version: Whole = 0
     at: AwareDatetime
-    n: int = 0
-    hits: list[float] = []
-    ndcgs: list[float] = []
-    recalls: list[float] = []
-    positions: dict[str, int] = {}
-    counts: dict[str, int] = {}
+    n: Whole = 0
+    hits: list[Share] = []
+    ndcgs: list[Share] = []
+    recalls: list[Share] = []
+    positions: dict[str, Whole] = {}
+    counts: dict[str, Whole] = {}
 
 
 class DriftAlert(Event):
@@ -122,7 +124,7 @@ class RetrainingRequest(Event):
     model: Id = "sequence"
     reason: Literal["drift", "schedule", "volume", "manual"]
     cause: Id | None = None
-    change_point: dict[str, int] = {}
+    change_point: dict[str, Whole] = {}
     at: AwareDatetime
 
 
@@ -138,11 +140,11 @@ class Release(Event):
 
     id: Id
     model: Id = "sequence"
-    version: Annotated[int, Field(ge=0)]
+    version: Whole
     stage: Stage
     request: Id | None = None
     reason: str | None = None
-    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    share: Share | None = None
     sha256: str | None = None
     gates: dict[str, Any] | None = None
     lineage: dict[str, dict[str, list[int]]] | None = None

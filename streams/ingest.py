@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -128,6 +129,8 @@ def _check_key(key: bytes | None, user: str) -> None:
 def _shown(source: Source, key: bytes | None, value: bytes) -> Shown | None:
     try:
         impression = _impression.decode(value)
+        if not isfinite(impression.at):
+            raise ValueError("at is not finite")
         rows = len(impression.shown) + len(impression.sample)
         if len(timeline.unpack(impression.features, "<f2", len(FEATURES))) != rows:
             raise ValueError(f"features: not {rows} rows of {len(FEATURES)}")

@@ -6,12 +6,14 @@ from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
 import msgspec
+from pydantic import ValidationError
 
 from feedback.drift import DriftState, MixtureESR
 from feedback.policy import Policy, PolicyState, reason_to_retrain
 from streams import topics
 from streams.events import DriftAlert, Metric, RetrainingRequest, to_bytes, utc
 from streams.fold import FoldError, Log, Output, Step
+from streams.partition import dead_letter
 from streams.standing import POSITION
 
 WATCHED = "deep"  # the online layer heals itself, the deep model does not; by recall, which a retriever is there for
@@ -67,8 +69,10 @@ class Monitor:
             if log.offset in skip:
                 continue
             try:
-                metric = Metric.model_validate_json(log.value)
-                self._one(metric, log, step, touched)
+                self._one(Metric.model_validate_json(log.value), log, step, touched)
+            except ValidationError as error:  # anybody may have written it
+                why = str(error.errors(include_url=False)[0]["msg"])
+                step.outputs.append(dead_letter(topics.METRICS, topics.dead_letters(topics.METRICS), 0, log, "invalid", why))
             except Exception as error:
                 raise FoldError(log.offset) from error
         for name in touched:

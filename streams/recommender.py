@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -31,6 +30,7 @@ BREAK_S = 2.0  # a dead `sequence` costs a second a call: after an error it is l
 IMPRESSION_BYTES = 6_000
 LENGTH = 50  # the sequence model's window
 
+Arm = Literal["live", "canary"]
 Sequence_ = Callable[[int, npt.NDArray[np.int64]], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
 
@@ -98,7 +98,7 @@ class Recommender:
         for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
             try:
                 self._vocabularies[version] = Vocabulary.load(self._repository / "sequence" / str(version))
-            except (OSError, ValueError, json.JSONDecodeError) as error:
+            except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here, or no vocabulary
                 log.warning("vocabulary of version %s: %s", version, error)
         if releases.live in self._vocabularies:
             self.replica.view.fallback = self._vocabularies[releases.live].popular
@@ -129,7 +129,7 @@ class Recommender:
     def _history(self, request: Request) -> Sequence[str]:
         return request.recent or self.replica.view.online.profiles.recent(request.user)
 
-    def _deep(self, arms: Sequence[tuple[int, str]], histories: Sequence[Sequence[str]], sequence: Sequence_) -> list[Scored | None]:
+    def _deep(self, arms: Sequence[tuple[int, Arm]], histories: Sequence[Sequence[str]], sequence: Sequence_) -> list[Scored | None]:
         """The deep model's list for each request, one call per version; None where its version cannot answer."""
         out: list[Scored | None] = [None] * len(arms)
         for version in {v for v, _ in arms} - {0}:
@@ -156,7 +156,7 @@ class Recommender:
         return out
 
     # --- impressions -------------------------------------------------------------------------------------------------
-    def _log(self, request: Request, made: Answer, version: int, arm: str, degraded: bool) -> str:
+    def _log(self, request: Request, made: Answer, version: int, arm: Arm, degraded: bool) -> str:
         """Send the impression; returns the recommendation's id, '' where the bus is down and nobody will hear of it."""
         self._answers += 1
         id = f"{self._run}-{self._answers:x}"

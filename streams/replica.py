@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
-from pydantic import ValidationError
 
 from learners.online import Online
 from learners.weights import Weights
@@ -128,8 +127,8 @@ class Replica:
                 self._item(message.key() or b"", message.value(), message.timestamp()[1] / 1000)
             else:
                 self._release(message.value() or b"")
-        except (ValidationError, ValueError) as error:
-            log.warning("%s[%s]@%s ignored: %s", name, message.partition(), message.offset(), error)
+        except Exception as error:  # one record must never stop the tailing of all others
+            log.warning("%s[%s]@%s ignored: %r", name, message.partition(), message.offset(), error)
 
     def _state(self, partition: int, key: bytes, value: bytes | None) -> None:
         view = self.view

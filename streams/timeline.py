@@ -7,11 +7,17 @@ public impression log `recommendations.v1`, there as JSON.
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
+
+MOST = 1_000  # entries of a list in an impression
+ShortText = Annotated[str, Meta(max_length=256)]
+ShortTexts = Annotated[list[ShortText], Meta(max_length=MOST)]
+Whole = Annotated[int, Meta(ge=0, le=1 << 53)]  # exact in every JSON reader
 
 
 class Source(msgspec.Struct, array_like=True, frozen=True):
@@ -68,19 +74,19 @@ class Impression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state it rests on; `version` whose list is among the ranks (0: none) and its arm (live or canary); `probe` = asked by us, never shown.
     """
 
-    id: str
-    user: str
+    id: ShortText
+    user: ShortText
     at: float
-    shown: list[str]
-    propensities: list[float]
-    sample: list[str]
+    shown: ShortTexts
+    propensities: Annotated[list[float], Meta(max_length=MOST)]
+    sample: ShortTexts
     features: str
-    candidates: list[str]
+    candidates: ShortTexts
     ranks: str
-    seen: int
-    positions: dict[str, int]
-    version: int = 0
-    arm: str = "live"
+    seen: Whole
+    positions: dict[ShortText, Whole]
+    version: Whole = 0
+    arm: Literal["live", "canary"] = "live"
     degraded: bool = False
     probe: bool = False
 

@@ -301,3 +301,8 @@ def test_the_ranker_does_not_lead_on_no_evidence() -> None:
     for _ in range(60):
         guard.learn(np.zeros(len(SOURCES)))
     assert guard.order()[0] != RANKER
+
+
+def test_what_a_request_merely_names_is_never_shown(views: dict[bool, View]) -> None:
+    made = asked(views[False], Ask("", k=100, recent=("i01", "\x1b[31mnonsense", "y" * 900)))
+    assert set(made.items) <= set(ITEMS)

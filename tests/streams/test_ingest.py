@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -128,3 +129,25 @@ def outcome(value: bytes, topic: int) -> str:
     except Refused as refused:
         return refused.reason
     return "read"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 1 << 64},
+        {"version": -1},
+        {"seen": 1 << 70},
+        {"at": 1e999},
+        {"id": "x" * 300},
+        {"arm": "leg"},
+        {"features": "AAAA"},
+        {"more": 1},
+    ],
+)
+def test_an_impression_that_no_server_of_ours_made_is_refused(change: dict[str, object]) -> None:
+    golden = json.loads((Path(__file__).parent.parent / "golden" / "recommendations.v1.json").read_text())
+    recommendations = topics.INPUTS.index(topics.RECOMMENDATIONS)
+    assert read(json.dumps(golden).encode(), key=b"ann", topic=recommendations)
+    with pytest.raises(Refused) as refused:
+        read(json.dumps({**golden, **change}).encode(), key=b"ann", topic=recommendations)
+    assert refused.value.reason == "invalid"

@@ -91,3 +91,11 @@ def test_a_drifts_training_waits_until_there_is_something_to_learn_from() -> Non
     (alert,) = (a for a in map(DriftAlert.model_validate_json, outputs(step, topics.DRIFT_ALERTS)) if a.status == "drift")
     assert request.cause == alert.id
     assert alert.positions["0"] < request.change_point["0"] + 4_000 and step.outputs[-1].topic == topics.RETRAINING_REQUESTS
+
+
+def test_what_is_no_metric_is_a_dead_letter_however_much_of_it_there_is() -> None:
+    monitor = Monitor(POLICY)
+    bad = [b"garbage", b'{"signal": "stream/9", "at": "2026-01-01T00:00:00Z", "counts": {"interactions": 1180591620717411303424}}'] * 20
+    step = monitor.fold([Log(n, n, b"x", value) for n, value in enumerate(bad)])
+    assert len(outputs(step, topics.dead_letters(topics.METRICS))) == 40
+    assert monitor.position(40, 0)

@@ -8,7 +8,8 @@ import triton_python_backend_utils as pb
 from infra.settings import Settings
 from streams.recommender import MAX_K, Recommender, Request
 
-TOP = 100  # items the sequence model names
+MAX_TEXTS = 10_000  # entries of an optional input that count, the last ones
+MAX_BYTES = 1_024  # a longer text is no id of ours (256 characters)
 
 
 class TritonPythonModel:
@@ -40,14 +41,16 @@ def _texts(request, name):
     tensor = pb.get_input_tensor_by_name(request, name)
     if tensor is None or tensor.as_numpy().size == 0:
         return ()
-    return tuple(text.decode("utf-8", "replace") for text in tensor.as_numpy().ravel())
+    texts = tensor.as_numpy().ravel()[-MAX_TEXTS:]
+    return tuple(text.decode("utf-8", "replace") for text in texts if len(text) <= MAX_BYTES)
 
 
 def _request(request):
     k = int(pb.get_input_tensor_by_name(request, "k").as_numpy().ravel()[0])
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k is {k}; it must be from 1 to {MAX_K}")
-    (user,) = _texts(request, "user_id") or ("",)
+    raw = pb.get_input_tensor_by_name(request, "user_id").as_numpy().ravel()
+    user = raw[0].decode("utf-8", "replace") if raw.size else ""
     if len(user) > 256:
         raise ValueError(f"user_id has {len(user)} characters, at most 256 are allowed")
     probe = '"headrace_probe"' in (request.parameters() or "")
@@ -55,7 +58,7 @@ def _request(request):
 
 
 def _sequence(version, items):
-    """int64[B, L] -> (int64[B, TOP], float32[B, TOP]) of that version of `sequence`; RuntimeError where it cannot."""
+    """int64[B, L] -> (int64[B, N], float32[B, N]) of that version of `sequence`; RuntimeError where it cannot."""
     answer = pb.InferenceRequest(
         model_name="sequence",
         model_version=version,

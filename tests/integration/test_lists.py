@@ -63,6 +63,15 @@ def test_optional_inputs_may_be_absent_and_a_wrong_one_is_an_error_that_says_so(
         with triton.InferenceServerClient(stack.triton) as client:
             return client.infer("recommend", [user, number]).as_numpy("item_id").shape[1]
 
+    def infer_two() -> None:
+        user, number = triton.InferInput("user_id", [2, 1], "BYTES"), triton.InferInput("k", [2, 1], "INT32")
+        user.set_data_from_numpy(np.array([[b"one"], [b"two"]], object))
+        number.set_data_from_numpy(np.array([[3], [3]], np.int32))
+        with triton.InferenceServerClient(stack.triton) as client:
+            client.infer("recommend", [user, number])
+
+    with pytest.raises(triton.InferenceServerException, match="ask for one user a request"):
+        infer_two()
     assert infer(3) == 3
     with pytest.raises(triton.InferenceServerException, match="k is 0; it must be from 1 to 100"):
         infer(0)

@@ -45,12 +45,19 @@ def _texts(request, name):
     return tuple(text.decode("utf-8", "replace") for text in texts if len(text) <= MAX_BYTES)
 
 
+def _only(request, name, default):
+    """The one value of an input; a batch of its own would otherwise be answered for its first user alone."""
+    values = pb.get_input_tensor_by_name(request, name).as_numpy().ravel()
+    if values.size > 1:
+        raise ValueError(f"{name} has {values.size} values; ask for one user a request and send several, Triton batches them")
+    return values[0] if values.size else default
+
+
 def _request(request):
-    k = int(pb.get_input_tensor_by_name(request, "k").as_numpy().ravel()[0])
+    k = int(_only(request, "k", default=0))
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k is {k}; it must be from 1 to {MAX_K}")
-    raw = pb.get_input_tensor_by_name(request, "user_id").as_numpy().ravel()
-    user = raw[0].decode("utf-8", "replace") if raw.size else ""
+    user = _only(request, "user_id", default=b"").decode("utf-8", "replace")
     if len(user) > 256:
         raise ValueError(f"user_id has {len(user)} characters, at most 256 are allowed")
     probe = '"headrace_probe"' in (request.parameters() or "")

@@ -12,7 +12,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,9 +75,3 @@ def verify(folder: Path, sha256: str | None = None) -> None:
         file = folder / name
         if file.is_symlink() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
             raise Corrupt(f"{file}: not what the manifest says")
-
-
-def card(folder: Path) -> dict[str, Any]:
-    """The release card: request, lineage, gates, metrics."""
-    read: dict[str, Any] = json.loads((folder / "card.json").read_text())
-    return read

@@ -207,7 +207,7 @@ def _top_up(taken: list[Scored], view: View, shared: Shared, k: int, wanted: Cal
     for fits in (wanted, open_to):
         if fits is open_to and named:
             break
-        more = _first(everything, k - len(named), lambda item, fits=fits: item not in named and fits(item))  # type: ignore[misc]
+        more = _first([entry for entry in everything if entry[0] not in named], k - len(named), fits)
         taken[POPULAR[-1]] = [*taken[POPULAR[-1]], *more]
         named.update(item for item, _ in more)
 

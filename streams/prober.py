@@ -26,7 +26,7 @@ class Prober(faust.Service):  # type: ignore[misc] # faust carries no types
         self._url, self._follower = url, follower
         self.asked = 0
 
-    @faust.Service.task  # type: ignore[untyped-decorator]
+    @faust.Service.task  # type: ignore[untyped-decorator] # faust carries no types
     async def _probe(self) -> None:
         client = AsyncClient(self._url, timeout_s=2.0)
         loop, others, since = asyncio.get_running_loop(), 0, 0.0

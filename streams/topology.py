@@ -44,17 +44,17 @@ def topology(kafka: Kafka, triton: str, worker: str, policy: Policy) -> tuple[Ap
     app = App(f"{kafka.prefix}worker", broker="kafka://unused", autodiscover=False)
     arriving, folding, watching = app.channel(), app.channel(), app.channel()
 
-    @app.agent(arriving)  # type: ignore[untyped-decorator]
+    @app.agent(arriving)  # type: ignore[untyped-decorator] # faust carries no types
     async def ingest_agent(batches: AsyncIterator[Batch]) -> None:
         async for batch in batches:
             _answer(batch, lambda b=batch: [out for number, record in b.records if (out := _timeline_or_letter(kafka, number, record))])
 
-    @app.agent(folding)  # type: ignore[untyped-decorator]
+    @app.agent(folding)  # type: ignore[untyped-decorator] # faust carries no types
     async def fold_agent(batches: AsyncIterator[Batch]) -> None:
         async for batch in batches:
             _answer(batch, lambda b=batch: b.machine.fold(b.records, b.skip))
 
-    @app.agent(watching)  # type: ignore[untyped-decorator]
+    @app.agent(watching)  # type: ignore[untyped-decorator] # faust carries no types
     async def monitor_agent(batches: AsyncIterator[Batch]) -> None:
         async for batch in batches:
             _answer(batch, lambda b=batch: b.machine.fold(b.records, b.skip))
@@ -76,7 +76,7 @@ def topology(kafka: Kafka, triton: str, worker: str, policy: Policy) -> tuple[Ap
 def _started(reader: Any) -> Any:
     """Faust wants a class it can instantiate; ours needs its arguments first."""
 
-    class Reader(faust.Service):  # type: ignore[misc]
+    class Reader(faust.Service):  # type: ignore[misc] # faust carries no types
         async def on_start(self) -> None:
             await self.add_runtime_dependency(reader)
 

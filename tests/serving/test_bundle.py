@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.bundle import MANIFEST, Corrupt, Vocabulary, card, seal, verify
+from serving.bundle import MANIFEST, Corrupt, Vocabulary, seal, verify
 
 
 @pytest.fixture
@@ -91,10 +91,6 @@ def test_what_python_leaves_beside_the_model_is_no_harm(folder: Path) -> None:
     sha256 = seal(folder)
     (folder / "__pycache__").mkdir()
     verify(folder, sha256)
-
-
-def test_the_card_is_read_back(folder: Path) -> None:
-    assert card(folder) == {"version": 7}
 
 
 def test_a_vocabulary_gives_item_i_row_i_plus_1(folder: Path) -> None:

@@ -70,7 +70,7 @@ def releases(kafka: Kafka) -> tuple[Releases, list[Release]]:
             release = Release.model_validate_json(record.value or b"")
         except ValueError:
             continue
-        if fold.apply(release.version, release.stage, release.share, release.sha256, release.request) is None:
+        if fold.apply(release.version, release.stage, release.share, release.sha256, release.request, release.id) is None:
             records.append(release)
     return fold, records
 
@@ -125,7 +125,7 @@ def titles(kafka: Kafka) -> dict[str, str]:
     found = {}
     for record in read(kafka, topics.ITEMS):
         try:
-            found[(record.key or b"").decode()] = (item(record.key, record.value).title or "") if record.value else ""
+            found[(record.key or b"").decode("utf-8", "replace")] = (item(record.key, record.value).title or "") if record.value else ""
         except Refused:
             continue
     return found

@@ -16,13 +16,14 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 
 from infra import control
-from infra.replay import Replay, Row, rows, titles
+from infra.replay import ENDING_S, Replay, Row, rows, titles
 from infra.stack import Stack
-from infra.watch import Watcher
+from infra.watch import Watcher, words
 from serving.client import AsyncClient
 from serving.features import SOURCES
 from streams import topics
-from streams.events import DriftAlert, Event, Interaction, Item, Release, RetrainingRequest, to_bytes, utc
+from streams.events import Event, Interaction, Item, Metric, to_bytes, utc
+from streams.kafka import discard
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ class Plan:
 
 
 PROBED = 50  # length of a probe's list: while popularity leads, what a single click adds comes after the first ten
-SLOW_MS = 400.0  # a freshness sample above this gets a line
 
 
 @dataclass
@@ -95,24 +95,15 @@ class Story:
             random.Random(self.plan.seed).shuffle(shuffled)
             self._swap = dict(zip(items, shuffled, strict=True))
             self.planted, self.planted_index = time.time(), index
-            self.say(f"PLANTED at event {index}: {self.plan.share:.0%} of the users now like other items than before")
+            self.say(f"PLANTED at event {index}: {self.plan.share:.0%} of the users now choose other items than before; nobody is told")
         if self.planted is not None and crc32(row.user.encode()) % 1000 < self.plan.share * 1000:
             return self._swap.get(row.item, row.item)
         return row.item
 
     # --- what happens ------------------------------------------------------------------------------------------------
-    def _told(self, topic: str, event: Event) -> None:
-        if isinstance(event, DriftAlert):
-            fell = f"recall {event.before:.3f} -> {event.now:.3f}, cause {event.cause}, severity {event.severity}"
-            self.say(f"ALERT {event.status} on {event.signal}@{event.version}: {fell}")
-        elif isinstance(event, RetrainingRequest):
-            self.say(f"REQUEST {event.reason}{f' because of alert {event.cause}' if event.cause else ''}")
-        elif isinstance(event, Release):
-            gates = event.gates or {}
-            names = ("ndcg10", "live_ndcg10", "popular_ndcg10", "judged")
-            figures = ", ".join(f"{name} {gates[name]}" for name in names if gates.get(name) is not None)
-            why = f": {event.reason}" if event.reason else ""
-            self.say(f"RELEASE version {event.version} {event.stage}{f' ({figures})' if figures else ''}{why}")
+    def _told(self, topic: str, event: Event, appended: float) -> None:
+        if not isinstance(event, Metric):
+            self.say(words(event))
         self._follow_chain()
 
     def _follow_chain(self) -> None:
@@ -151,6 +142,31 @@ class Story:
         stages = self.picture.releases.stages
         return any(stage == "requested" for stage in stages.values())
 
+    @property
+    def next(self) -> str:
+        """What the story waits for just now."""
+        picture, policy = self.picture, self.stack.settings.policy
+        live, canary = picture.releases.live, picture.releases.canary
+        learned = picture.total("interactions")
+        if canary:
+            return f"version {canary} is live once {self.stack.settings.rollout.judged} of its answers are judged"
+        if self.is_training:
+            return "the gate judges what is being trained"
+        if not live:
+            return f"the first training, at {policy.volume_first} events ({min(learned / policy.volume_first, 1):.0%})"
+        if self.armed is None:
+            seen = picture.judged.get(f"deep@{live}", 0)
+            return f"the drift detector learns what is usual: {seen} of {policy.warm_up} sessions"
+        if not self.plan.drift:
+            return "nothing: no change is planted, no alert may come"
+        if self.planted is None:
+            return f"tastes change at event {self.plan.planted_at}"
+        if "live" in self.times:
+            return "the story is told; the system goes on"
+        if "alerted" not in self.times:
+            return "the detector has to notice"
+        return f"training, once {policy.after_change} records show the new tastes"
+
     # --- run ---------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
         """Until the plan says so, or the data ends."""
@@ -169,9 +185,7 @@ class Story:
         finally:
             for task in (*tasks, over):
                 task.cancel()
-            await asyncio.gather(*tasks, over, return_exceptions=True)
-            await self.watcher.stop()
-            await self.replay.close()
+            await asyncio.gather(*tasks, over, self.watcher.stop(), self.replay.close(), return_exceptions=True)
 
     async def _announce_items(self) -> None:
         """The catalogue, where the data has one beside it: titles for people, categories for the ranker."""
@@ -182,8 +196,9 @@ class Story:
             for item, (title, categories) in catalogue.items():
                 event = Item(item=item, title=title, categories=categories or None, published_at=utc(0))
                 await producer.send(self.kafka.prefix + topics.ITEMS, key=item.encode(), value=to_bytes(event))
+            await producer.flush()
         finally:
-            await producer.stop()
+            await discard(producer, ENDING_S)
 
     async def _judge(self) -> None:
         """Watch for the moments that the story turns on."""
@@ -193,7 +208,7 @@ class Story:
             warm = self.stack.settings.policy.warm_up
             if live and self.armed is None and self.picture.judged.get(f"deep@{live}", 0) >= warm:
                 self.armed = now
-                self.say(f"the drift detector knows what is usual for version {live} and is armed")
+                self.say(f"ARMED: the drift detector has seen {warm} sessions with version {live} and knows what is usual")
             if self.plan.until == "forever" and self.plan.drift:
                 continue
             if "live" in self.times and now - self.times["live"] > self.plan.after_s:
@@ -222,22 +237,20 @@ class Story:
                     event = Interaction(id=user, user=user, item=item, kind="view", at=utc(self.replay.tally.at))
                     await producer.send_and_wait(self.kafka.prefix + topics.INTERACTIONS, key=user.encode(), value=to_bytes(event))
                     acknowledged, training = time.perf_counter(), self.is_training
-                    while not _knows((await client.recommend(user, PROBED, probe=True)).reasons):
+                    while not (await client.recommend(user, PROBED, probe=True)).is_personal:
                         if time.perf_counter() - acknowledged > 10:
                             self.freshness.lost += 1
                             break
                         await asyncio.sleep(0.003)
                     else:
                         ms = (time.perf_counter() - acknowledged) * 1000
-                        if ms > SLOW_MS:
-                            self.say(f"a list took {ms:.0f} ms to know of the event of {user} with item {item}")
                         (self.freshness.training if training or self.is_training else self.freshness.quiet).append(ms)
                 except Exception as error:  # a killed server: the measurement goes on with the next one
                     self.freshness.lost += 1
                     self.say(f"freshness: {str(error)[:100]}")
                     await asyncio.sleep(1)
         finally:
-            await producer.stop()
+            await discard(producer, ENDING_S)
             await client.close()
 
     # --- report ------------------------------------------------------------------------------------------------------
@@ -314,11 +327,6 @@ class Story:
                 return {"in": inputs, **folded, "dead_letters": letters, "balanced": balanced}
             before = inputs
             time.sleep(0.5)
-
-
-def _knows(reasons: list[str]) -> bool:
-    """Does a list rest on the user's own history?"""
-    return any(source in reason for reason in reasons for source in ("covisited", "after", "neighbours", "deep"))
 
 
 def dump(document: dict[str, Any]) -> str:

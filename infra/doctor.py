@@ -51,9 +51,10 @@ def _kafka(settings: Settings) -> list[Finding]:
         findings.append(("topics", False, str(wrong)))
     if not missing:
         from infra.control import standings
+        from streams.recommender import STALE_MS
 
         ages = [int(time.time() * 1000) - s.as_of for s in standings(kafka).values()]
-        fresh = len(ages) == kafka.partitions and max(ages, default=1 << 40) < 10_000
+        fresh = len(ages) == kafka.partitions and max(ages, default=1 << 40) < STALE_MS
         findings.append(
             ("worker", fresh, f"state at most {max(ages)} ms old" if fresh else "no fresh state: is `headrace worker` running?")
         )

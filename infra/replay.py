@@ -22,9 +22,10 @@ from serving.client import AsyncClient
 from streams import topics
 from streams.events import Feedback, Interaction, to_bytes, utc
 from streams.ingest import BACKFILL
-from streams.kafka import Kafka
+from streams.kafka import Kafka, discard
 
 IN_FLIGHT = 200  # events and asks under way at once
+ENDING_S = 0.5  # what is flushed by then is; Ctrl-C does not wait for a broker that is gone
 
 
 class Row(NamedTuple):
@@ -135,11 +136,12 @@ class Replay:
                 if len(self._open) > IN_FLIGHT:  # the pace waits for the slowest
                     await asyncio.wait(self._open, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.gather(*self._open)
+            await producer.flush()
         finally:
             for task in self._open:
                 task.cancel()
             await asyncio.gather(*self._open, return_exceptions=True)
-            await producer.stop()
+            await discard(producer, ENDING_S)
 
     async def close(self) -> None:
         await self._client.close()
@@ -215,9 +217,10 @@ async def backfill(kafka: Kafka, source: Sequence[Row], tag: str, progress: Call
         for p, batch in batches.items():
             if batch.record_count():
                 await (await producer.send_batch(batch, topic, partition=p))
+        await producer.flush()
         progress(len(source), len(source))
     finally:
-        await producer.stop()
+        await discard(producer, ENDING_S)
 
 
 def titles(file: Path) -> dict[str, tuple[str, list[str]]]:

@@ -42,6 +42,7 @@ class Screen:
             while True:
                 await asyncio.sleep(PLAIN_S)
                 self.say(" · ".join(f"{name} {value}" for name, value in figures(story, rate)))
+        self.lines.clear()  # those before stand above
         with Live(console=self.console, refresh_per_second=2, transient=False) as self._live:
             try:
                 while True:
@@ -56,7 +57,7 @@ class Screen:
         for left, right in zip(values[:half], [*values[half:], ("", "")][:half], strict=True):
             table.add_row(Text(left[0], style="dim"), left[1], Text(right[0], style="dim"), right[1])
         story = "\n".join(self.lines)
-        return Group(Panel(table, title="Headrace", title_align="left"), Text(story))
+        return Group(Panel(table, title="Headrace", title_align="left"), Text(story, overflow="fold"))
 
 
 class Rate:
@@ -85,12 +86,16 @@ def figures(story: Any, rate: Rate) -> list[tuple[str, str]]:
         ("sent / learned", f"{tally.sent} / {folded}"),
         ("hit rate @10, 30 s", f"{hit:.1%} of {asks} asks" if asks else "…"),
         ("… popularity alone", f"{popular:.1%}" if asks else "…"),
-        ("event to list, p50", f"{fresh[len(fresh) // 2]:.0f} ms" if fresh else "…"),
+        (
+            "event to list, p50 / p95 / max",
+            " / ".join(f"{fresh[int(q * (len(fresh) - 1))]:.0f}" for q in (0.5, 0.95, 1)) + " ms" if fresh else "…",
+        ),
         ("live model", f"version {releases.live}" if releases.live else "none yet"),
         ("… its recall", f"{deep.recall:.1%}" if deep.blocks else "…"),
         ("canary", f"version {releases.canary} for {releases.share:.0%} of users" if releases.canary else "–"),
         ("fine-tune", _training(story)),
         ("drift alerts", str(sum(a.status == "drift" for a in picture.alerts))),
+        ("next", story.next),
     ]
     if tally.failed:
         values.append(("failed asks", str(tally.failed)))

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import importlib.util
 import os
-import shutil
 import signal
 import sys
 import time
@@ -20,12 +19,6 @@ from infra.settings import Settings, Triton
 from infra.supervisor import Process, StartFailed, Supervisor
 from infra.tritonserver import TritonServer
 from serving.client import AsyncClient
-
-MARK = ".headrace-run"  # a folder that a run may empty
-
-
-class NotOurs(Exception):
-    """A folder that is not ours to empty."""
 
 
 class Stack:
@@ -104,10 +97,8 @@ class Stack:
             self.say(f"no deep model: {failed}")
 
     async def _install_torch(self) -> bool:
-        install = await asyncio.create_subprocess_exec(
-            sys.executable, str(ROOT / "infra" / "bootstrap.py"), "train", stdout=asyncio.subprocess.PIPE, start_new_session=True
-        )
-        self.supervisor.adopt(install.pid)
+        command, stdin = self.supervisor.guarded([sys.executable, str(ROOT / "infra" / "bootstrap.py"), "train"])
+        install = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=asyncio.subprocess.PIPE, start_new_session=True)
         try:
             assert install.stdout is not None
             async for line in install.stdout:
@@ -136,13 +127,3 @@ class Stack:
         await self.supervisor.stop()
         if self.broker is not None:
             self.broker.keep_archive()
-
-
-def fresh(folder: Path) -> Path:
-    """An empty folder for a run; what an earlier run left there is removed, anything else is not touched."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
-        raise NotOurs(f"{folder} is not empty and no run of ours wrote it: give --dir a new or an empty folder")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / MARK).touch()
-    return folder

@@ -42,8 +42,8 @@ class Supervisor:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.restarts: dict[str, int] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._stopping = False
-        self._guardian: subprocess.Popen[str] | None = None
+        self.ending = False  # nothing is started again from then on
+        self._guardian: subprocess.Popen[bytes] | None = None
 
     async def start(self, process: Process) -> float:
         """Start it and wait until it is ready; returns the seconds that took. Raises `StartFailed`."""
@@ -70,20 +70,20 @@ class Supervisor:
 
     def _spawn(self, process: Process) -> None:
         with open(self.logs / f"{process.name}.log", "ab") as out:
+            command, stdin = self.guarded(process.command())
             child = subprocess.Popen(
-                process.command(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                command, stdin=stdin, stdout=out, stderr=subprocess.STDOUT,
                 env={**os.environ, **process.environment}, start_new_session=True,
             )  # fmt: skip
         self.running[process.name] = child
-        self._tell_guardian(f"+{child.pid}")
 
     async def _watch(self, process: Process) -> None:
         failures = 0
-        while not self._stopping:
+        while not self.ending:
             child, began = self.running[process.name], time.monotonic()
             while child.poll() is None:
                 await asyncio.sleep(0.1)
-            if self._stopping:
+            if self.ending:
                 return
             self._kill(process.name, signal.SIGKILL)  # what it left behind in its group
             failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
@@ -102,23 +102,28 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.running[name].pid, number)
 
-    def adopt(self, group: int) -> None:
-        """A process group that somebody else started: the guardian ends it, should we be killed."""
-        self._tell_guardian(f"+{group}")
+    def guarded(self, command: list[str]) -> tuple[list[str], IO[bytes]]:
+        """(command, standard input) for a process in a session of its own that the guardian ends, should we be killed.
+
+        It tells the guardian itself, before it becomes `command`: between our starting it and our telling we might be killed.
+        """
+        if self._guardian is None or self._guardian.poll() is not None:
+            self._leave_guardian()
+            self._guardian = subprocess.Popen([sys.executable, "-m", "infra.guardian"], stdin=subprocess.PIPE, start_new_session=True)
+            for child in self.running.values():
+                self._tell_guardian(f"+{child.pid}")
+        assert self._guardian.stdin is not None
+        return ["/bin/sh", "-c", 'echo "+$$" >&0; exec "$@" </dev/null', "sh", *command], self._guardian.stdin
 
     def _tell_guardian(self, line: str) -> None:
-        if self._guardian is None:
-            self._guardian = subprocess.Popen(
-                [sys.executable, "-m", "infra.guardian"], stdin=subprocess.PIPE, text=True, start_new_session=True
-            )
-        pipe: IO[str] | None = self._guardian.stdin
-        assert pipe is not None
-        pipe.write(line + "\n")
-        pipe.flush()
+        assert self._guardian is not None and self._guardian.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+            self._guardian.stdin.write(f"{line}\n".encode())
+            self._guardian.stdin.flush()
 
     async def stop(self) -> None:
         """End everything, the last started first asked; what does not go in time is killed. At most about 4 s."""
-        self._stopping = True
+        self.ending = True
         for task in self._watchers.values():
             task.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
@@ -127,13 +132,18 @@ class Supervisor:
         for group in ([n for n in names if n != "kafka"], [n for n in names if n == "kafka"]):
             for name in group:
                 self._kill(name, signal.SIGTERM)
-            deadline = time.monotonic() + (2.5 if group != ["kafka"] else 1.5)
+            deadline = time.monotonic() + (2.2 if group != ["kafka"] else 1.5)
             while time.monotonic() < deadline and any(self.running[n].poll() is None for n in group):
                 await asyncio.sleep(0.05)
             for name in group:
                 self._kill(name, signal.SIGKILL)  # also what it left behind
                 self.running[name].wait()
                 self._tell_guardian(f"-{self.running[name].pid}")
+        self._leave_guardian()
+
+    def _leave_guardian(self) -> None:
+        """It ends whatever it still knows of."""
         if self._guardian is not None and self._guardian.stdin is not None:
-            self._guardian.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._guardian.stdin.close()
             self._guardian.wait()

@@ -76,17 +76,18 @@ class Picture:
         elif isinstance(event, RetrainingRequest):
             self.requests.append(event)
         elif isinstance(event, Release):
-            ignored = self.releases.apply(event.version, event.stage, event.share, event.sha256, event.request)
+            ignored = self.releases.apply(event.version, event.stage, event.share, event.sha256, event.request, event.id)
             if ignored is None:
                 self.records.append(event)
         self.appended[event.id] = appended  # type: ignore[attr-defined] # these three have ids
 
 
 class Watcher:
-    """Tails the four topics from their beginning into a `Picture`."""
+    """Tails the four topics from their beginning into a `Picture`; `on_event(topic, event, append time)` hears of each record."""
 
-    def __init__(self, kafka: Kafka, on_event: Callable[[str, Event], None] = lambda topic, event: None) -> None:
+    def __init__(self, kafka: Kafka, on_event: Callable[[str, Event, float], None] = lambda topic, event, appended: None) -> None:
         self.picture = Picture()
+        self.caught_up = asyncio.Event()  # with what was there at the start
         self._kafka, self._on_event = kafka, on_event
         self._task: asyncio.Task[None] | None = None
 
@@ -99,7 +100,9 @@ class Watcher:
         except BaseException:
             await self._consumer.stop()
             raise
-        self._consumer.assign([TopicPartition(self._kafka.prefix + name, 0) for name in WATCHED])
+        places = [TopicPartition(self._kafka.prefix + name, 0) for name in WATCHED]
+        self._consumer.assign(places)
+        self._ends = await self._consumer.end_offsets(places)
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -113,7 +116,12 @@ class Watcher:
                     except ValidationError:
                         continue  # a hand-made record; whoever owns the topic has said so in the dead letters
                     self.picture.take(name, event, record.timestamp / 1000)
-                    self._on_event(name, event)
+                    self._on_event(name, event, record.timestamp / 1000)
+            if not self.caught_up.is_set() and not await self._behind():
+                self.caught_up.set()
+
+    async def _behind(self) -> bool:
+        return any([await self._consumer.position(place) < end for place, end in self._ends.items()])
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -128,3 +136,52 @@ _hits, _ndcgs, _recalls = attrgetter("hits"), attrgetter("ndcgs"), attrgetter("r
 def recent(picture: Picture, signal: str, version: int | None = None) -> Quality:
     """The quality of a signal over the last `RECENT_S`."""
     return picture.quality(signal, time.time() - RECENT_S, version=version)
+
+
+CAUSES = {
+    "tastes_changed": "users choose otherwise: what they chose lately no longer tells what is next either",
+    "model_outdated": "the model has aged: sources that learn from every event still find what is next",
+    "recovered": "it finds as much as before",
+}
+REASONS = {"drift": "because of alert", "volume": "enough new events", "schedule": "it is time", "manual": "somebody asked"}
+
+
+def words(event: Event) -> str:
+    """An alert, a request or a release record as a line for people."""
+    if isinstance(event, DriftAlert):
+        name = {"warning": "WARNING", "drift": "DRIFT", "cleared": "CLEARED"}[event.status]
+        found = f"the deep model's list held {event.before:.0%} of the next choices, now {event.now:.0%}"
+        return f"{name} version {event.version}: {found}; {CAUSES.get(event.cause, event.cause)}"
+    if isinstance(event, RetrainingRequest):
+        return f"REQUEST to train: {REASONS[event.reason]}{f' {event.cause}' if event.cause else ''}"
+    if not isinstance(event, Release):
+        raise TypeError(type(event))
+    gates, version = event.gates or {}, f"version {event.version}"
+    if event.stage == "requested":
+        return f"TRAINING of {version} begins ({event.reason or 'no reason given'})"
+    if event.stage == "candidate":
+        live = f"against {gates['live_ndcg10']:.4f} of the live one and" if gates.get("live_ndcg10") is not None else "against"
+        found = f"NDCG@10 {gates['ndcg10']:.4f} {live} {gates['popular_ndcg10']:.4f} of popularity" if "ndcg10" in gates else "no figures"
+        return f"GATE passed by {version}: {found}, on {gates.get('questions', '?')} choices it was not trained on"
+    if event.stage == "refused":
+        return f"REFUSED {version}: {event.reason}"
+    if event.stage in ("shadow", "canary"):
+        return f"{event.stage.upper()} {version} answers {event.share or 0:.0%} of the users"
+    judged = ""
+    if gates.get("judged") is not None:
+        mine, others = (f"{q:.3f}" if q is not None else "none yet" for q in (gates.get("canary_ndcg10"), gates.get("live_ndcg10")))
+        judged = f"; {gates['judged']} canary answers judged, NDCG@10 {mine}, of the others {others}"
+    why = f" ({event.reason})" if event.reason else ""
+    return f"{'LIVE' if event.stage == 'live' else 'ROLLED BACK'} {version}{why}{judged}"
+
+
+def quality_line(picture: Picture) -> str:
+    """How good the lists are just now, and how much has been learned, in one line."""
+    parts = [f"learned {picture.total('interactions')} events"]
+    for name, signal in (("lists", "served"), ("popularity", "popular_500"), ("deep model", "deep")):
+        found = recent(picture, signal, picture.releases.live if signal == "deep" else None)
+        if found.blocks:
+            parts.append(f"{name} {found.ndcg10:.3f}")
+    if len(parts) > 1:
+        parts[1] = f"NDCG@10 of the last {RECENT_S:.0f} s: {parts[1]}"
+    return ", ".join(parts)

@@ -32,9 +32,10 @@ class Vocabulary:
     popular: list[str]
 
     @staticmethod
-    def load(folder: Path) -> Vocabulary:
-        items = json.loads((folder / "vocabulary.json").read_text())
-        popular = json.loads((folder / "popular.json").read_text())
+    def load(folder: Path, sha256: str | None = None) -> Vocabulary:
+        """Read it, and make sure that it is the one of the manifest `sha256`; raises OSError or `Corrupt`."""
+        manifest = _manifest(folder, sha256)
+        items, popular = (json.loads(_checked(folder / name, manifest)) for name in ("vocabulary.json", "popular.json"))
         return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular)
 
     def encode(self, history: Sequence[str], length: int) -> npt.NDArray[np.int64]:
@@ -61,17 +62,29 @@ def seal(folder: Path) -> str:
 
 def verify(folder: Path, sha256: str | None = None) -> None:
     """Raise `Corrupt` where a file is missing, changed, unknown or a link, or the manifest is not the one of `sha256`."""
-    try:
-        text = (folder / MANIFEST).read_bytes()
-        manifest: dict[str, str] = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise Corrupt(f"{folder / MANIFEST}: {error}") from None
-    if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256:
-        raise Corrupt(f"{folder / MANIFEST}: not the manifest of {sha256}")
+    manifest = _manifest(folder, sha256)
     there = {p.name for p in folder.iterdir() if p.name not in (MANIFEST, "__pycache__")}
     if there != manifest.keys():
         raise Corrupt(f"{folder}: files {sorted(there ^ manifest.keys())} are missing or not in the manifest")
-    for name, digest in manifest.items():
-        file = folder / name
-        if file.is_symlink() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            raise Corrupt(f"{file}: not what the manifest says")
+    for name in manifest:
+        _checked(folder / name, manifest)
+
+
+def _manifest(folder: Path, sha256: str | None) -> dict[str, str]:
+    file = folder / MANIFEST
+    try:
+        text = file.read_bytes()
+        manifest: dict[str, str] = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise Corrupt(f"{file}: {error}") from None
+    if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256:
+        raise Corrupt(f"{file}: not the manifest of {sha256}")
+    return manifest
+
+
+def _checked(file: Path, manifest: dict[str, str]) -> bytes:
+    """The file's content, which is what the manifest says."""
+    content = b"" if file.is_symlink() else file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest.get(file.name):
+        raise Corrupt(f"{file}: not what the manifest says")
+    return content

@@ -12,6 +12,7 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 
 MODEL = "recommend"
+PERSONAL = ("deep", "after", "covisited", "neighbours", "history")  # sources that start from the user (serving/features.py)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Recommended:
     model_version: int
     state_age_ms: int
     degraded: bool
+
+    @property
+    def is_personal(self) -> bool:
+        """Does the list rest on what this user, or this session, has chosen?"""
+        return any(reason.split(":")[0] in PERSONAL for reasons in self.reasons for reason in reasons.split())
 
 
 def _inputs(user: str, k: int, recent: Sequence[str], exclude: Sequence[str], categories: Sequence[str]) -> list[Any]:
@@ -103,3 +109,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def is_loaded(url: str, version: int) -> bool:
+    """Does Triton hold this version of the deep model? Raises where no Triton answers."""
+    with triton.InferenceServerClient(url) as client:
+        return bool(client.is_model_ready("sequence", str(version), client_timeout=5))

@@ -23,6 +23,7 @@ TAKEN = {"deep": 60, "after": 30, "covisited": 50, "neighbours": 40, "fresh": 10
 POPULAR_TAKEN = 20
 POPULAR_KEPT = 400  # popular items per half-life that are kept ready: enough to skip what a heavy user has had
 FRESH_KEPT = 100
+MAX_K = 100  # items of a list
 SAMPLE = 20  # candidates not shown that an impression logs
 DAY = 86_400.0
 

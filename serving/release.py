@@ -1,9 +1,10 @@
 """A release's life: which version serves whom. One state machine, a fold of the whole topic `releases.v1`. Pure.
 
-    requested ─▶ candidate ─▶ shadow ─▶ canary ─▶ live ─▶ (superseded by the next live)
+    requested ─▶ candidate ─▶ shadow ─▶ canary ─▶ live ─▶ (superseded by the next)
         └─▶ refused   └──────────┴─────────┴────────┴─▶ rolled_back
 
-A step that the table does not allow is ignored, with its reason; operators' records go through the same door.
+A step that the table does not allow is ignored, with its reason; operators' records go through the same door. So is a
+record that was read before: an old `live` that somebody sends again does not move what serves.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ ALLOWED: dict[str, frozenset[str | None]] = {
     "live": frozenset({"candidate", "shadow", "canary", "superseded", "rolled_back"}),
     "rolled_back": frozenset({"candidate", "shadow", "canary", "live"}),
 }
+
+
+JUMP = 1_000  # how far beyond the newest version a new one may be
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
@@ -48,23 +52,32 @@ class Releases:
     hashes: dict[int, str] = field(default_factory=dict)  # version -> sha256 of its manifest
     lives: list[int] = field(default_factory=list)  # every version that was live, in order
     requests: dict[str, str] = field(default_factory=dict)  # request id -> last stage it led to
+    read: set[str] = field(default_factory=set)  # ids of all records that counted
 
     def apply(
-        self, version: int, stage: str, share: float | None = None, sha256: str | None = None, request: str | None = None
+        self, version: int, stage: str, share: float | None = None, sha256: str | None = None, request: str | None = None, id: str = ""
     ) -> str | None:
-        """Take one record in; returns why it was ignored, None where it counted."""
+        """Take the record `id` in; returns why it was ignored, None where it counted."""
+        if id in self.read:
+            return f"the record {id} has been read before"
         before = self.stages.get(version)
         if before not in ALLOWED[stage]:
             return f"version {version} is {before or 'unknown'}, it cannot become {stage}"
         if stage == "candidate" and version <= max(self.lives, default=0):
             return f"version {version} is not newer than {max(self.lives)}, which was live"
+        if before is None and version > self.newest + JUMP:
+            return f"version {version} is more than {JUMP} beyond {self.newest}, the newest"
         if version:
             self.stages[version] = stage
+        if id:
+            self.read.add(id)
         if sha256 is not None:
             self.hashes[version] = sha256
         if request is not None:
             self.requests[request] = stage
         if stage == "canary":
+            if self.canary:
+                self.stages[self.canary] = "superseded"
             self.canary, self.share = version, share or 0.0
         elif stage == "live":
             if self.live and self.live != version:

@@ -19,6 +19,7 @@ Kind = Literal["view", "click", "like", "rating", "cart", "purchase", "play"]
 Reaction = Literal["view", "click", "like", "rating", "cart", "purchase", "play", "dislike", "dismiss"]
 Extra = dict[str, Any]
 Whole = Annotated[int, Field(ge=0, le=1 << 53)]  # exact in every JSON reader
+Version = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]  # Triton names its folder
 Share = Annotated[float, Field(ge=0, le=1)]
 
 MAX_BYTES = 65_536  # of one event's value
@@ -140,7 +141,7 @@ class Release(Event):
 
     id: Id
     model: Id = "sequence"
-    version: Whole
+    version: Version
     stage: Stage
     request: Id | None = None
     reason: str | None = None

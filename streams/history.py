@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
+import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from learners.histories import Event
@@ -11,6 +13,7 @@ from streams import topics
 from streams.kafka import Kafka
 from streams.timeline import Erased, Interacted, decode
 
+log = logging.getLogger("headrace.history")
 KEPT = 1_000_000  # interactions
 
 
@@ -21,7 +24,7 @@ class History:
         self._topic = kafka.prefix + topics.TIMELINE
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._fences: dict[tuple[int, int], int] = {}
-        self._ids: dict[str, None] = {}
+        self._ids: dict[tuple[int, str], None] = {}
         self._places = [TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in range(kafka.partitions)]
         self.start: dict[int, int] = {}
         self.end: dict[int, int] = {}
@@ -62,7 +65,11 @@ class History:
         return sorted(self._events, key=lambda e: (e.appended, e.partition, e.offset))
 
     def _take(self, partition: int, offset: int, value: bytes) -> None:
-        record = decode(value)
+        try:
+            record = decode(value)
+        except msgspec.DecodeError as error:  # the fold has put it into the dead letters
+            log.warning("timeline %s@%s left out: %s", partition, offset, error)
+            return
         fence = record.source.topic, record.source.partition
         # One input partition feeds many timeline partitions; within each, offsets only rise (streams/fold.py).
         key = (fence[0] * 1_000_003 + fence[1], partition)
@@ -73,9 +80,10 @@ class History:
             self._events = deque((e for e in self._events if e.user != record.user), maxlen=KEPT)
         elif isinstance(record, Interacted):
             if record.id is not None:
-                if record.id in self._ids:
+                id = partition, record.id
+                if id in self._ids:
                     return
-                self._ids[record.id] = None
+                self._ids[id] = None
                 if len(self._ids) > KEPT:
                     del self._ids[next(iter(self._ids))]
             self._events.append(Event(record.source.appended, partition, offset, record.user, record.item))

@@ -6,11 +6,16 @@ aiokafka and kafka-python get the same facts under their own names.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+if TYPE_CHECKING:  # Triton's environment has no aiokafka
+    from aiokafka import AIOKafkaProducer
 
 # librdkafka's name -> the name aiokafka and kafka-python give it. The ssl.* files become an SSL context (aiokafka)
 # or keep their own names (kafka-python).
@@ -67,3 +72,13 @@ class Kafka:
     def confluent(self) -> dict[str, Any]:
         """Settings for confluent-kafka's clients."""
         return {"bootstrap.servers": self.bootstrap, "log_level": 2, **self.client}
+
+
+async def discard(producer: AIOKafkaProducer, within_s: float = 5.0) -> None:
+    """Throw a producer away, whatever state it or the broker is in: what it has not sent by then it never sends."""
+    try:
+        await asyncio.wait_for(producer.stop(), within_s)
+    except Exception:  # `stop` waits for a flush that cannot end; what it would have closed after that:
+        for end in (producer._sender.close, producer.client.close):
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(end(), 1)

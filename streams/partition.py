@@ -8,14 +8,13 @@ Memory is ahead of the log only inside a batch: after any failure the state is f
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams.fold import Log, Output, Step
-from streams.kafka import Kafka
+from streams.kafka import Kafka, discard
 
 # own time-out of a commit < the client's request < the broker's transaction: EndTxn is never re-sent under a live batch
 COMMIT_S, REQUEST_MS, TRANSACTION_MS = 8, 9_000, 10_000
@@ -111,8 +110,7 @@ class Partition:
     async def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            with contextlib.suppress(Exception):  # it may be fenced, or the broker gone: it is thrown away either way
-                await asyncio.wait_for(producer.stop(), 5)
+            await discard(producer)
 
 
 _Record = tuple[bytes, bytes | None, list[tuple[str, bytes]]]

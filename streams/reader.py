@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from aiokafka.errors import (
 
 from streams import topics
 from streams.fold import FoldError, Log, Output, Step
-from streams.kafka import Kafka
+from streams.kafka import Kafka, discard
 from streams.partition import MAX_BATCH, Machine, Partition, dead_letter
 from streams.standing import Incompatible
 
@@ -45,6 +45,9 @@ NEVER = (
     TransactionalIdAuthorizationFailed,
     Incompatible,
 )
+AWAY = (TimeoutError, KafkaError, AssertionError)  # aiokafka asserts that it knows a node; without a broker it does not
+REBUILD = "raise retention.ms of the timeline, delete the topic online-state.v1 and run `headrace topics --create`"
+SKIP = "what it removed is lost; raise retention.ms of the inputs and reset the group `ingest` with kafka-consumer-groups.sh to go on"
 
 
 @dataclass
@@ -156,8 +159,8 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 self.log.info("OPEN %s at %s", tp, position)
                 await self._fold(tp, partition, position)
             except NEVER as error:
-                stop_now(self.log, f"{tp}: {_remedy(error)}")
-            except (TimeoutError, KafkaError) as error:
+                stop_now(self.log, f"{tp}: {_remedy(error, REBUILD)}")
+            except AWAY as error:
                 self.open.discard(tp.partition)
                 partition.forget()  # the outcome is unknown, or a newer owner is there
                 self.log.warning("REOPEN %s %r", tp, error)
@@ -223,10 +226,10 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             stop_now(self.log, f"{tp}: {share}; see {topics.dead_letters(self.topic)}")
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, overtaken: str) -> str:
+    """What a person has to do; `overtaken`: where retention has removed what we had not read yet."""
     if isinstance(error, OffsetOutOfRangeError):
-        rebuild = "raise retention.ms, delete the topic online-state.v1 and run `headrace topics --create`"
-        return f"retention has overtaken our position ({error}): {rebuild}"
+        return f"retention has overtaken our position ({error}): {overtaken}"
     if isinstance(error, Incompatible):
         return str(error)
     return f"not authorised ({error!r}): grant this principal read, write and TransactionalId write on our prefix"
@@ -294,8 +297,8 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 self.ready = True
                 await self._copy(producer)
             except NEVER as error:
-                stop_now(self.log, f"ingest: {_remedy(error)}")
-            except (TimeoutError, KafkaError) as error:
+                stop_now(self.log, f"ingest: {_remedy(error, SKIP)}")
+            except AWAY as error:
                 self.log.warning("REOPEN ingest %r", error)  # never past a batch that may not have been written
                 await asyncio.sleep(1)
             except asyncio.CancelledError:
@@ -304,7 +307,7 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 self.log.exception("ingest")
                 stop_now(self.log, f"ingest: {error!r}")
             finally:
-                await asyncio.shield(_quietly(producer.stop()))
+                await asyncio.shield(discard(producer))
 
     async def _copy(self, producer: AIOKafkaProducer) -> None:
         committed = time.monotonic()
@@ -338,10 +341,3 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             sent.append(await producer.send_batch(batch, topic, partition=partition))
         for result in sent:
             await result
-
-
-async def _quietly(stop: Coroutine[Any, Any, None]) -> None:
-    try:
-        await asyncio.wait_for(stop, 5)
-    except Exception:  # the producer is thrown away, whatever state it is in
-        return

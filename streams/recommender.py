@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -24,7 +25,6 @@ from streams.replica import Replica
 from streams.timeline import Impression, pack
 
 log = logging.getLogger("headrace.recommend")
-MAX_K = 100
 STALE_MS = 5_000  # older state makes an answer degraded
 BREAK_S = 2.0  # a dead `sequence` costs a second a call: after an error it is left alone for so long
 IMPRESSION_BYTES = 6_000
@@ -64,6 +64,8 @@ class Recommender:
     def __init__(self, kafka: Kafka, repository: str, temperature: float, boot_s: float) -> None:
         self._repository, self._temperature = Path(repository), temperature
         self._vocabularies: dict[int, Vocabulary] = {}
+        self._loading = threading.Lock()
+        self._load_again = 0.0  # when a vocabulary that is not here is looked for again, monotonic s
         self._broken_until = 0.0
         self._rng = np.random.default_rng()
         self._run, self._answers = uuid.uuid4().hex[:12], 0
@@ -95,20 +97,26 @@ class Recommender:
     # --- releases ----------------------------------------------------------------------------------------------------
     def _on_release(self, releases: Releases) -> None:
         """Have the vocabularies of the versions that may be asked for in memory before the first answer needs them."""
-        for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
-            try:
-                self._vocabularies[version] = Vocabulary.load(self._repository / "sequence" / str(version))
-            except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here, or no vocabulary
-                log.warning("vocabulary of version %s: %s", version, error)
-        if releases.live in self._vocabularies:
-            self.replica.view.fallback = self._vocabularies[releases.live].popular
-        for version in self._vocabularies.keys() - set(releases.loaded(4)) - {releases.live, releases.canary}:
-            del self._vocabularies[version]
+        with self._loading:
+            for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
+                try:
+                    folder = self._repository / "sequence" / str(version)
+                    self._vocabularies[version] = Vocabulary.load(folder, releases.hashes.get(version))
+                except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here (yet), or not the one named
+                    self._load_again = time.monotonic() + BREAK_S
+                    log.warning("vocabulary of version %s: %s", version, error)
+            if releases.live in self._vocabularies:
+                self.replica.view.fallback = self._vocabularies[releases.live].popular
+            for version in self._vocabularies.keys() - set(releases.loaded(4)) - {releases.live, releases.canary}:
+                del self._vocabularies[version]
 
     # --- answers -----------------------------------------------------------------------------------------------------
     def answer(self, requests: Sequence[Request], sequence: Sequence_) -> list[Response]:
         """One response per request. `sequence(version, items[B, LENGTH])` calls the deep model, RuntimeError if it cannot."""
         releases = self.replica.releases
+        if 0 < self._load_again < time.monotonic():
+            self._load_again = 0.0
+            self._on_release(releases)
         arms = [releases.version_for(r.user) for r in requests]
         histories = [self._history(r) for r in requests]
         deep = self._deep(arms, histories, sequence)

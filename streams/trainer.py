@@ -60,7 +60,7 @@ class Trainer:
         self._told.assign([place])
         self._told.seek_to_beginning(place)
         self._producer = KafkaProducer(**common, transactional_id=f"{kafka.prefix}trainer-sequence", transaction_timeout_ms=60_000)
-        self._producer.init_transactions()
+        self._fencing = False  # whoever has the requests fences; a second trainer that only waits does not
         self._records: list[Release] = []
         self._heard: set[str] = set()  # ids of all release records read
 
@@ -85,7 +85,9 @@ class Trainer:
                         log.warning("release record at %s ignored: %s", record.offset, error)
                         continue
                     self._heard.add(release.id)
-                    ignored = self.releases.apply(release.version, release.stage, release.share, release.sha256, release.request)
+                    ignored = self.releases.apply(
+                        release.version, release.stage, release.share, release.sha256, release.request, release.id
+                    )
                     if ignored is None:
                         self._records.append(release)
 
@@ -106,7 +108,11 @@ class Trainer:
         """Until `stopping`: serve requests, the newest for all that waited."""
         self._catch_up()
         while not self.stopping:
-            waiting = [self._read(record) for records in self._requests.poll(timeout_ms=300).values() for record in records]
+            polled = self._requests.poll(timeout_ms=300)
+            if self._requests.assignment() and not self._fencing:
+                self._producer.init_transactions()
+                self._fencing = True
+            waiting = [self._read(record) for records in polled.values() for record in records]
             requests = [request for request in waiting if request is not None]
             self._catch_up()
             open_ = [r for r in requests if self.releases.requests.get(r.id) not in ("live", "refused", "rolled_back")]
@@ -174,7 +180,7 @@ class Trainer:
         began = time.monotonic()
         events = self.history.read()
         live = self.releases.live
-        old = bundle.Vocabulary.load(self._folder(live)) if live else None
+        old = self._vocabulary_of(live)
         items = self._vocabulary(events, old)
         row = {item: r for r, item in enumerate(items, 1)}
         rng = np.random.default_rng(self.training.seed + version)
@@ -216,7 +222,7 @@ class Trainer:
             "device": str(finetune.device()),
             "windows": len(windows.items),
             "targets": int((windows.weights > 0).sum()),
-            "warm_start": live or None,
+            "warm_start": live if old else None,
         }
         lineage = self.history.lineage()
         if not verdict.passed:
@@ -252,6 +258,17 @@ class Trainer:
 
     def _folder(self, version: int) -> Path:
         return self.repository / "sequence" / str(version)
+
+    def _vocabulary_of(self, version: int) -> bundle.Vocabulary | None:
+        """What the live version knows; None where there is none, or where its folder is no longer whole: then all begins anew."""
+        if not version:
+            return None
+        try:
+            bundle.verify(self._folder(version), self.releases.hashes.get(version))
+            return bundle.Vocabulary.load(self._folder(version))
+        except (OSError, bundle.Corrupt) as error:
+            log.warning("no warm start from version %s: %s", version, error)
+            return None
 
     def _vocabulary(self, events: list[Event], old: bundle.Vocabulary | None) -> list[str]:
         """Rows are for ever: what the live model knows keeps its row, what is new comes after."""
@@ -292,7 +309,10 @@ class Trainer:
             while time.monotonic() < deadline and asks < self.rollout.judged and not self.stopping:
                 for records in metrics.poll(timeout_ms=300).values():
                     for record in records:
-                        metric = Metric.model_validate_json(record.value)
+                        try:
+                            metric = Metric.model_validate_json(record.value or b"")
+                        except ValidationError:  # the monitor has put it into the dead letters
+                            continue
                         if metric.signal == "served" and metric.version == version:
                             mine += metric.ndcgs
                             asks += metric.counts.get("asks", 0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from infra.cli import main, parser
 
+HEADRACE = str(Path(sys.executable).parent / "headrace")
 README = Path(__file__).parent.parent.parent / "README.md"
 
 
@@ -31,7 +34,9 @@ def test_every_command_is_in_the_readme() -> None:
     assert [c for c in commands() if not re.search(rf"`headrace [^`]*\b{c}\b", text)] == []
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["ask"], ["release", "promote", "x"], ["demo", "--events", "-1"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["nonsense"], ["ask"], ["release", "promote", "x"], ["demo", "--events", "-1"], ["demo", "--asks", "nan"]]
+)
 def test_wrong_usage_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(argv)
@@ -44,6 +49,21 @@ def test_nobody_there_exits_with_1_and_a_hint(capsys: pytest.CaptureFixture[str]
     assert "headrace doctor" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("k", ["0", "101"])
+def test_a_list_that_is_too_short_or_too_long_is_wrong_usage(k: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "ann", "-k", k]) == 2
+    assert f"-k {k}: a list has 1 to 100 items" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    """As `headrace schema export | head -1` does it."""
+    with subprocess.Popen([HEADRACE, "schema", "export"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "{\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
 def test_schemas_are_written_one_file_a_topic(tmp_path: Path) -> None:
     assert main(["schema", "export", "--out", str(tmp_path)]) == 0
     document = json.loads((tmp_path / "interactions.v1.json").read_text())
@@ -54,6 +74,8 @@ def test_a_file_that_is_no_data_is_refused_with_what_is_wanted(tmp_path: Path, c
     (tmp_path / "x.csv").write_text("who,what\n1,2\n")
     assert main(["replay", str(tmp_path / "x.csv")]) == 1
     assert "user,item,value,timestamp" in capsys.readouterr().err
+    assert main(["replay", str(tmp_path / "none.csv")]) == 3
+    assert "none.csv does not exist" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_ours_is_not_emptied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,11 +77,19 @@ def test_a_failed_start_says_why_and_where_its_log_is(code: str, said: str, tmp_
         asyncio.run(run())
 
 
-def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["later", "in the moment of the start"])
+def test_a_killed_supervisor_leaves_no_orphan(when: str, tmp_path: Path) -> None:
     code = f"""
-import asyncio, sys
+import asyncio, os, signal, subprocess, sys
 from pathlib import Path
 from infra.supervisor import Process, Supervisor
+class Started(subprocess.Popen):
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        if {when != "later"} and "sh" in args[0]:
+            print(self.pid, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+subprocess.Popen = Started
 async def run():
     async def ready(): return True
     supervisor = Supervisor(Path({str(tmp_path)!r}), print)
@@ -93,10 +101,34 @@ asyncio.run(run())
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         group = int(child.stdout.readline())
-        assert alive(group)
+        assert alive(group) or when != "later"
         child.kill()
         child.wait()
     deadline = time.monotonic() + 5
     while alive(group) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(group)
+
+
+def test_a_guardian_that_was_killed_is_replaced_and_knows_what_runs(tmp_path: Path) -> None:
+    async def run() -> None:
+        supervisor = Supervisor(tmp_path, lambda text: None)
+        await supervisor.start(Process("first", lambda: SLEEPER, at_once))
+        assert supervisor._guardian is not None
+        supervisor._guardian.kill()
+        supervisor._guardian.wait()
+        await supervisor.start(Process("second", lambda: SLEEPER, at_once))
+        groups = [child.pid for child in supervisor.running.values()]
+        assert supervisor._guardian.stdin is not None
+        for task in supervisor._watchers.values():
+            task.cancel()
+        supervisor._guardian.stdin.close()  # as the kernel does it when we are killed
+        await asyncio.to_thread(supervisor._guardian.wait, 5)
+        for child in supervisor.running.values():
+            await asyncio.to_thread(child.wait, 5)
+        deadline = time.monotonic() + 5
+        while any(map(alive, groups)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        assert not any(map(alive, groups))
+
+    asyncio.run(run())

@@ -113,17 +113,26 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> int:
     return code
 
 
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of every process that names `folder` or lives on its environment."""
-    found = []
+def processes_of(folder: Path) -> dict[int, str]:
+    """Pid and command line of every process that names `folder` or lives on its environment."""
+    found = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
             line = (place / "cmdline").read_text().replace("\0", " ")
             if str(folder) in line or str(folder) in (place / "environ").read_text():
-                found.append(line)
+                found[int(place.name)] = line
         except OSError:
             continue
     return found
+
+
+def send(folder: Path, pattern: str, number: signal.Signals) -> bool:
+    """Signal the one process of the stack in `folder` whose command line matches; False where there is none."""
+    for pid, line in processes_of(folder).items():
+        if re.search(pattern, line):
+            os.kill(pid, number)
+            return True
+    return False
 
 
 @pytest.fixture(scope="session")

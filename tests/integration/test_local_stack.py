@@ -17,7 +17,7 @@ from infra.settings import Settings, Triton
 from infra.tritonserver import TritonServer
 from serving.client import Client
 from streams.kafka import Kafka
-from tests.integration.conftest import Running, end, interaction, lacking, processes_of, start, until
+from tests.integration.conftest import HEADRACE, ROOT, Running, end, interaction, lacking, processes_of, send, start, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.skipif(lacking() is not None, reason=str(lacking()))]
 
@@ -41,7 +41,7 @@ def test_a_kafka_with_a_login_that_was_given_is_used_and_ctrl_c_ends_all_but_it(
             began = time.monotonic()
             assert end(process, signal.SIGINT) == 130
             assert time.monotonic() - began < 5
-            assert processes_of(tmp_path / "up") == [] and given.poll() is None
+            assert processes_of(tmp_path / "up") == {} and given.poll() is None
         finally:
             given.kill()
 
@@ -50,7 +50,28 @@ def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
     process, _, _ = start(tmp_path / "up")
     assert len(processes_of(tmp_path / "up")) >= 4
     end(process, signal.SIGKILL)
-    until(lambda: processes_of(tmp_path / "up") == [], 8, 0.1)
+    until(lambda: processes_of(tmp_path / "up") == {}, 8, 0.1)
+
+
+def test_ctrl_c_ends_a_demo_whose_kafka_hangs(tmp_path: Path) -> None:
+    command = [HEADRACE, "demo", "--dir", str(tmp_path / "demo")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert any("events/s" in line for line in process.stdout)
+        assert send(tmp_path / "demo", r"kafka\.Kafka", signal.SIGSTOP)
+        time.sleep(1)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+        assert time.monotonic() - began < 5
+        assert "ending" in process.stdout.read()
+    assert processes_of(tmp_path / "demo") == {}
+
+
+def test_a_folder_in_which_a_stack_runs_is_not_taken_from_it(stack: Running) -> None:
+    done = subprocess.run([HEADRACE, "up", "--dir", str(stack.folder)], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.returncode == 1 and f"process {stack.process.pid} runs in {stack.folder}" in done.stderr
+    assert stack.ask("still there") is not None
 
 
 def test_a_triton_that_was_given_is_used_and_not_started(tmp_path: Path) -> None:
@@ -67,7 +88,7 @@ def test_a_triton_that_was_given_is_used_and_not_started(tmp_path: Path) -> None
             assert address == server.url
             with Client(server.url) as client:
                 until(lambda: 0 <= client.recommend("ann").state_age_ms < 5000, 30, 0.2)
-            assert not any("tritonserver" in line for line in processes_of(tmp_path / "up"))
+            assert not any("tritonserver" in line for line in processes_of(tmp_path / "up").values())
             assert end(process, signal.SIGINT) == 130 and triton.poll() is None
         finally:
             triton.terminate()

@@ -62,7 +62,7 @@ def test_a_second_version_is_promoted_and_rolled_back_within_a_second(stack: Run
     listed = json.loads(stack.run("release", "list", "--json"))
     assert listed["live"] == first and listed["versions"][str(second)] == "rolled_back"
     assert json.loads(stack.run("release", "show", str(second)))[0]["stage"] == "requested"
-    stack.run("release", "promote", "99", code=1)
+    stack.run("release", "promote", "99", code=3)
     stack.run("release", "show", "99", code=3)
 
 

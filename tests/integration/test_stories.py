@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import subprocess
 import time
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import HEADRACE, ROOT, lacking, processes_of
+from tests.integration.conftest import HEADRACE, ROOT, lacking, processes_of, send
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(900), pytest.mark.skipif(lacking() is not None, reason=str(lacking()))]
 
@@ -28,10 +26,10 @@ def test_an_undisturbed_stream_raises_no_drift_alert(tmp_path: Path) -> None:
 
 
 KILLS = [  # (a line of the story, what is killed then)
-    ("RELEASE version 1 live", r"infra\.cli worker"),
-    ("is armed", r"bin/tritonserver"),
+    ("LIVE version 1", r"infra\.cli worker"),
+    ("ARMED", r"bin/tritonserver"),
     ("PLANTED", r"kafka\.Kafka"),
-    ("RELEASE version 2 requested", r"infra\.cli trainer"),
+    ("TRAINING of version 2", r"infra\.cli trainer"),
 ]
 
 
@@ -46,25 +44,11 @@ def test_worker_triton_broker_and_trainer_are_killed_once_and_the_story_still_en
             said.append(line)
             if len(killed) < len(KILLS) and KILLS[len(killed)][0] in line:
                 time.sleep(2)  # in the middle of what follows
-                assert kill(folder, KILLS[len(killed)][1]), f"no {KILLS[len(killed)][1]} to kill\n" + "".join(said[-20:])
+                assert send(folder, KILLS[len(killed)][1], signal.SIGKILL), f"no {KILLS[len(killed)][1]} to kill\n" + "".join(said[-20:])
                 killed.append(KILLS[len(killed)][1])
         document = json.loads(process.stdout.read())
         assert process.wait(20) == 0, "".join(said[-40:])
     assert len(killed) == len(KILLS)
     assert document["promoted"] and document["records"]["balanced"], document["records"]
     assert {"worker-0", "triton", "kafka", "trainer"} == document["restarts"].keys()
-    assert processes_of(folder) == []
-
-
-def kill(folder: Path, pattern: str) -> bool:
-    """SIGKILL the one process of the stack in `folder` whose command line matches."""
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (place / "cmdline").read_text().replace("\0", " ")
-            mine = str(folder) in line or str(folder) in (place / "environ").read_text()
-        except OSError:
-            continue
-        if mine and re.search(pattern, line):
-            os.kill(int(place.name), signal.SIGKILL)
-            return True
-    return False
+    assert processes_of(folder) == {}

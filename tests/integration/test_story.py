@@ -20,7 +20,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [HEADRACE, "demo", "--until", "promoted", "--json", "--dir", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=420, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-5000:]
-    assert processes_of(folder) == []
+    assert processes_of(folder) == {}
     document: dict[str, Any] = json.loads(done.stdout)
     print(json.dumps(document, indent=1))
     return document

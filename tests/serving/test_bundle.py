@@ -93,7 +93,19 @@ def test_what_python_leaves_beside_the_model_is_no_harm(folder: Path) -> None:
     verify(folder, sha256)
 
 
+def test_a_vocabulary_that_is_not_the_released_one_is_refused(folder: Path) -> None:
+    sha256 = seal(folder)
+    assert Vocabulary.load(folder, sha256).items == ["tea", "cup", "töpfe"]
+    (folder / "vocabulary.json").write_text(json.dumps(["cup", "tea", "töpfe"]))
+    with pytest.raises(Corrupt, match=r"vocabulary\.json: not what the manifest says"):
+        Vocabulary.load(folder, sha256)
+    seal(folder)
+    with pytest.raises(Corrupt, match="not the manifest of"):
+        Vocabulary.load(folder, sha256)
+
+
 def test_a_vocabulary_gives_item_i_row_i_plus_1(folder: Path) -> None:
+    seal(folder)
     known = Vocabulary.load(folder)
     assert (known.items, known.row, known.popular) == (["tea", "cup", "töpfe"], {"tea": 1, "cup": 2, "töpfe": 3}, ["cup"])
 

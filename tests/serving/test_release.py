@@ -162,3 +162,23 @@ def test_a_candidate_older_than_what_was_live_is_ignored_also_after_its_request(
         assert releases.apply(version, stage) is None
     assert "not newer than 5" in str(releases.apply(3, "candidate"))
     assert releases.apply(3, "live") is not None and releases.live == 5
+
+
+def test_a_record_that_was_read_before_moves_nothing() -> None:
+    releases = Releases()
+    for n, (version, stage) in enumerate([(1, "candidate"), (1, "live"), (2, "candidate"), (2, "live")]):
+        assert releases.apply(version, stage, id=f"r{n}") is None
+    assert releases.apply(1, "live", id="r1") == "the record r1 has been read before" and releases.live == 2
+    assert releases.apply(1, "live", id="operator-1") is None and releases.live == 1
+
+
+@pytest.mark.parametrize("stage", ["requested", "candidate", "refused"])
+def test_an_absurd_version_is_ignored(stage: str) -> None:
+    releases = walked((1, "candidate"), (1, "live"))
+    assert "more than 1000 beyond 1" in str(releases.apply(2**31 - 1, stage))
+    assert releases.newest == 1
+
+
+def test_a_second_canary_ends_the_first() -> None:
+    releases = walked((1, "candidate"), (1, "canary"), (2, "candidate"), (2, "canary"))
+    assert (releases.canary, releases.stages[1]) == (2, "superseded")

@@ -6,9 +6,10 @@ import numpy as np
 import triton_python_backend_utils as pb
 
 from infra.settings import Settings
-from streams.recommender import MAX_K, Recommender, Request
+from serving.recommend import MAX_K
+from streams.recommender import Recommender, Request
 
-MAX_TEXTS = 10_000  # entries of an optional input that count, the last ones
+MAX_TEXTS = 10_000  # entries of an optional input
 MAX_BYTES = 1_024  # a longer text is no id of ours (256 characters)
 
 
@@ -38,10 +39,14 @@ class TritonPythonModel:
 
 
 def _texts(request, name):
+    """The texts of an optional input. Of a session the newest count; what must not be shown is never cut."""
     tensor = pb.get_input_tensor_by_name(request, name)
     if tensor is None or tensor.as_numpy().size == 0:
         return ()
-    texts = tensor.as_numpy().ravel()[-MAX_TEXTS:]
+    texts = tensor.as_numpy().ravel()
+    if len(texts) > MAX_TEXTS and name != "recent_items":
+        raise ValueError(f"{name} has {len(texts)} entries, at most {MAX_TEXTS} are allowed")
+    texts = texts[-MAX_TEXTS:]
     return tuple(text.decode("utf-8", "replace") for text in texts if len(text) <= MAX_BYTES)
 
 

@@ -139,8 +139,8 @@ def recent(picture: Picture, signal: str, version: int | None = None) -> Quality
 
 
 CAUSES = {
-    "tastes_changed": "users choose otherwise: what they chose lately no longer tells what is next either",
-    "model_outdated": "the model has aged: sources that learn from every event still find what is next",
+    "tastes_changed": "tastes have changed, the online sources feel it too",
+    "model_outdated": "the model has aged, the online sources still find what is next",
     "recovered": "it finds as much as before",
 }
 REASONS = {"drift": "because of alert", "volume": "enough new events", "schedule": "it is time", "manual": "somebody asked"}
@@ -169,10 +169,10 @@ def words(event: Event) -> str:
         return f"{event.stage.upper()} {version} answers {event.share or 0:.0%} of the users"
     judged = ""
     if gates.get("judged") is not None:
-        mine, others = (f"{q:.3f}" if q is not None else "none yet" for q in (gates.get("canary_ndcg10"), gates.get("live_ndcg10")))
-        judged = f"; {gates['judged']} canary answers judged, NDCG@10 {mine}, of the others {others}"
+        harm = "no evidence of harm" if event.stage == "live" else "evidence of harm"
+        judged = f": {gates['judged']} of its canary answers judged in {gates.get('canary_blocks', '?')} sessions, {harm}"
     why = f" ({event.reason})" if event.reason else ""
-    return f"{'LIVE' if event.stage == 'live' else 'ROLLED BACK'} {version}{why}{judged}"
+    return f"{'LIVE' if event.stage == 'live' else 'ROLLED BACK'} {version}{judged}{why}"
 
 
 def quality_line(picture: Picture) -> str:

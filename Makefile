@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help demo test check story bench setup lock
+.PHONY: help demo test check story chaos chaos-smoke bench setup lock
 
 help:  ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo:  ## set up what is missing, then run the whole loop on real data until Ctrl-C (ARGS="--until promoted --json")
 	@began=$$(date +%s); $(MAKE) -s --no-print-directory .python && $(PYTHON) infra/bootstrap.py app triton kafka data >&2 && \
@@ -24,6 +24,13 @@ check: setup  ## format, lint, types, import rules, unit tests: no broker, under
 
 story: setup  ## the longer stories: no drift, and every process killed once
 	$(BIN)/python -m pytest -m story $(ARGS)
+
+chaos: setup  ## the fault campaign (three seeds, resumes; hours) and every failpoint (ARGS="--seed 1 --part 0" for one part)
+	$(BIN)/python -m tests.chaos.campaign $(ARGS)
+	$(BIN)/python -m pytest -m chaos
+
+chaos-smoke: setup  ## a few of each fault, in less than three minutes (part of `make test`)
+	$(BIN)/python -m tests.chaos.campaign --seed 1 --smoke --events 8000 $(ARGS)
 
 bench: setup  ## the published figures (docs/)
 	$(BIN)/python -m bench.fold $(ARGS)

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from serving.failpoint import failpoint
+
 MANIFEST = "manifest.json"
 
 
@@ -56,6 +58,7 @@ def seal(folder: Path) -> str:
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
     manifest = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     text = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    failpoint("bundle.seal")
     (folder / MANIFEST).write_bytes(text)
     return hashlib.sha256(text).hexdigest()
 

@@ -12,6 +12,7 @@ import numpy as np
 import tritonclient.grpc as triton
 
 from serving.bundle import verify
+from serving.failpoint import failpoint
 
 MODEL = "sequence"
 TOLERANCE = 1e-3
@@ -34,26 +35,38 @@ def publish(staged: Path, repository: Path, templates: Path, url: str, version: 
     for file in staged.iterdir():
         _sync(file)
     _sync(staged)
-    first = not model.exists()
-    model.mkdir(parents=True, exist_ok=True)
     if target.exists():  # a former try that nobody named
-        shutil.rmtree(target)
+        _withdraw(model, templates, target, keep)
+    model.mkdir(parents=True, exist_ok=True)
+    failpoint("publish.synced")
     staged.rename(target)
+    failpoint("publish.renamed")
     _sync(model)
     _write_configs(model, templates, [*keep, version])
     try:
         with triton.InferenceServerClient(url) as client:  # a channel of its own
+            failpoint("publish.load")
             client.load_model(MODEL, client_timeout=timeout_s)
+            failpoint("publish.loaded")
             prove(client, target, version)
+        failpoint("publish.proved")
     except Exception as error:
-        shutil.rmtree(target, ignore_errors=True)
-        if first:
-            shutil.rmtree(model, ignore_errors=True)
-        else:
-            _write_configs(model, templates, keep)
+        _withdraw(model, templates, target, keep)
         raise NotPublished(f"version {version}: {str(error)[:500]}") from error
     _prune(model, [*keep, version])
+    failpoint("publish.pruned")
     return time.monotonic() - began
+
+
+def _withdraw(model: Path, templates: Path, target: Path, keep: Sequence[int]) -> None:
+    """Take a version out of the repository; its name first, so that a restart of Triton never looks for a folder that is gone."""
+    if keep:
+        _write_configs(model, templates, keep)
+        failpoint("publish.withdraw")
+        shutil.rmtree(target, ignore_errors=True)
+    else:
+        failpoint("publish.withdraw_first")
+        shutil.rmtree(model, ignore_errors=True)
 
 
 def prove(client: triton.InferenceServerClient, folder: Path, version: int) -> None:
@@ -75,13 +88,16 @@ def _write_configs(model: Path, templates: Path, versions: Sequence[int]) -> Non
     (model / "configs").mkdir(exist_ok=True)
     for name in ("config.pbtxt", "configs/wheel.pbtxt"):
         fresh = model / f"{name}.new"
+        failpoint(f"publish.{Path(name).stem}")
         fresh.write_text((templates / name).read_text() + policy)
+        failpoint(f"publish.{Path(name).stem}_written")
         os.replace(fresh, model / name)
 
 
 def _prune(model: Path, versions: Sequence[int]) -> None:
     for folder in model.iterdir():
         if folder.name.isdigit() and int(folder.name) not in versions:
+            failpoint("publish.prune")
             shutil.rmtree(folder, ignore_errors=True)
 
 

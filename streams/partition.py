@@ -13,6 +13,7 @@ from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from serving.failpoint import failpoint
 from streams.fold import Log, Output, Step
 from streams.kafka import Kafka, discard
 
@@ -60,6 +61,7 @@ class Partition:
             linger_ms=0,
         )
         await self._producer.start()
+        failpoint("open.fenced")
         reader = AIOKafkaConsumer(
             **self._kafka.aiokafka(),
             group_id=None,
@@ -80,6 +82,7 @@ class Partition:
                     for record in records:
                         self.machine.load(record.key, record.value)
             self._read_to = end
+            failpoint("open.read")
         finally:
             await reader.stop()
 
@@ -90,6 +93,7 @@ class Partition:
     async def _commit(self, next_offset: int, as_of: int, step: Step) -> None:
         producer = self._producer
         assert producer is not None, "commit before open"
+        failpoint("commit.begin")
         await producer.begin_transaction()
         sent: list[asyncio.Future[object]] = []
         key, value = self.machine.position(next_offset, as_of)
@@ -97,14 +101,21 @@ class Partition:
             batch = producer.create_batch()
             for k, v, headers in records:
                 if batch.append(key=k, value=v, timestamp=None, headers=headers) is None:
+                    failpoint("commit.full")
                     sent.append(await producer.send_batch(batch, topic, partition=partition))
                     batch = producer.create_batch()
                     if batch.append(key=k, value=v, timestamp=None, headers=headers) is None:
                         raise ValueError(f"a record of {len(v or b'')} bytes for {topic} fits no batch of {MAX_BATCH}")
+            failpoint("commit.send")
             sent.append(await producer.send_batch(batch, topic, partition=partition))
+        failpoint("commit.sent")
         for result in sent:  # all acknowledged before EndTxn is asked for
             await result
+        failpoint("commit.acknowledged")
+        for ms in (1, 3):  # somewhere between the request to end the transaction and the broker's word
+            asyncio.get_running_loop().call_later(ms / 1000, failpoint, f"commit.ending_{ms}ms")
         await producer.commit_transaction()
+        failpoint("commit.ended")
         self._read_to = max(self._read_to, sent[0].result().offset)  # type: ignore[attr-defined] # aiokafka: RecordMetadata
 
     async def close(self) -> None:

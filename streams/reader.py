@@ -26,6 +26,7 @@ from aiokafka.errors import (
     TransactionalIdAuthorizationFailed,
 )
 
+from serving.failpoint import failpoint
 from streams import topics
 from streams.fold import FoldError, Log, Output, Step
 from streams.kafka import Kafka, discard
@@ -157,6 +158,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 self.consumer.resume(tp)
                 self.open.add(tp.partition)
                 self.log.info("OPEN %s at %s", tp, position)
+                failpoint("follow.open")
                 await self._fold(tp, partition, position)
             except NEVER as error:
                 stop_now(self.log, f"{tp}: {_remedy(error, REBUILD)}")
@@ -186,6 +188,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 step = await self._step(tp, partition, logs)
                 expected = logs[-1].offset + 1 if logs else expected
                 as_of = int(now * 1000) if len(logs) < BATCH else logs[-1].timestamp
+                failpoint("follow.commit")
                 await partition.commit(expected, as_of, step)
                 beaten = now
 
@@ -320,7 +323,9 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                     await asyncio.wait_for(self._write(producer, await batch.done), 30)
                     self._written.update({tp: records[-1].offset + 1 for tp, records in fetched.items()})
                 if self._written and time.monotonic() - committed >= 1:
+                    failpoint("ingest.offsets")
                     await self.consumer.commit(self._written)
+                    failpoint("ingest.offsets_written")
                     self._written, committed = {}, time.monotonic()
 
     async def _write(
@@ -333,11 +338,15 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             place = (self.kafka.prefix + topic, partition)
             batch = batches.get(place) or batches.setdefault(place, producer.create_batch())
             if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+                failpoint("ingest.full")
                 sent.append(await producer.send_batch(batch, place[0], partition=partition))
                 batches[place] = batch = producer.create_batch()
                 if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
                     raise ValueError(f"a record of {len(value or b'')} bytes for {topic} fits no batch of {MAX_BATCH}")
         for (topic, partition), batch in batches.items():
+            failpoint("ingest.send")
             sent.append(await producer.send_batch(batch, topic, partition=partition))
+        failpoint("ingest.sent")
         for result in sent:
             await result
+        failpoint("ingest.acknowledged")

@@ -29,6 +29,7 @@ from learners import evaluation, histories
 from learners.histories import Event, Split
 from learners.training import Training
 from serving import bundle, gate
+from serving.failpoint import failpoint
 from serving.publish import publish
 from serving.release import Releases, Rollout
 from streams import topics
@@ -46,6 +47,7 @@ class Trainer:
 
     def __init__(self, kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout) -> None:
         self.kafka, self.url, self.repository, self.templates = kafka, url, repository, templates
+        self._staging = repository.with_name(repository.name + ".staging")
         self.training, self.rollout = training, rollout
         self.stopping = False
         self.history = History(kafka)
@@ -93,15 +95,19 @@ class Trainer:
 
     def _tell(self, stage: Any, version: int, request: RetrainingRequest, **more: Any) -> None:
         release = Release(id=f"{request.id}-{stage}", version=version, stage=stage, request=request.id, at=utc(time.time()), **more)
-        self._send([(topics.RELEASES, release.model.encode(), to_bytes(release))])
+        self._send([(topics.RELEASES, release.model.encode(), to_bytes(release))], stage)
         self._catch_up(until=release.id)
         log.info("%s version %s %s", stage, version, more.get("reason") or "")
 
-    def _send(self, records: list[tuple[str, bytes, bytes]], headers: list[tuple[str, bytes]] | None = None) -> None:
+    def _send(self, records: list[tuple[str, bytes, bytes]], what: str, headers: list[tuple[str, bytes]] | None = None) -> None:
+        """All or none of the records (topic, key, value); `what` names its failpoints."""
+        failpoint(f"{what}.begin")
         self._producer.begin_transaction()
         for topic, key, value in records:
             self._producer.send(self.kafka.prefix + topic, key=key, value=value, headers=headers or [], partition=0)
+        failpoint(f"{what}.sent")
         self._producer.commit_transaction()
+        failpoint(f"{what}.told")
 
     # --- loop --------------------------------------------------------------------------------------------------------
     def run(self) -> None:
@@ -111,6 +117,8 @@ class Trainer:
             polled = self._requests.poll(timeout_ms=300)
             if self._requests.assignment() and not self._fencing:
                 self._producer.init_transactions()
+                failpoint("stage.sweep")
+                shutil.rmtree(self._staging, ignore_errors=True)  # what a killed trainer left
                 self._fencing = True
             waiting = [self._read(record) for records in polled.values() for record in records]
             requests = [request for request in waiting if request is not None]
@@ -122,14 +130,16 @@ class Trainer:
                 self._answer_others([r for r in open_ if r.id != chosen.id], chosen)
                 self._serve(chosen)
             if waiting:
+                failpoint("request.commit")
                 self._requests.commit()
+                failpoint("request.committed")
 
     def _answer_others(self, requests: list[RetrainingRequest], chosen: RetrainingRequest) -> None:
         """One training answers all that waited: say so for each, in one transaction."""
         why, now = f"served together with {chosen.id}", utc(time.time())
         told = {r.id: Release(id=f"{r.id}-refused", version=0, stage="refused", request=r.id, reason=why, at=now) for r in requests}
         if told:
-            self._send([(topics.RELEASES, r.model.encode(), to_bytes(r)) for r in told.values()])
+            self._send([(topics.RELEASES, r.model.encode(), to_bytes(r)) for r in told.values()], "together")
             self._catch_up(until=list(told.values())[-1].id)
 
     def close(self) -> None:
@@ -150,7 +160,7 @@ class Trainer:
                 "offset": record.offset,
             }
             headers = [(f"headrace.error.{k}", str(v).encode()) for k, v in why.items()]
-            self._send([(topics.dead_letters(topics.RETRAINING_REQUESTS), record.key or b"", record.value or b"")], headers)
+            self._send([(topics.dead_letters(topics.RETRAINING_REQUESTS), record.key or b"", record.value or b"")], "letter", headers)
             log.warning("request at %s ignored: %s", record.offset, why["detail"])
             return None
 
@@ -236,24 +246,29 @@ class Trainer:
         self, version: int, request: RetrainingRequest, items: list[str], popular: npt.NDArray[np.float32], onnx: bytes,
         canary: dict[str, Any], gates: dict[str, Any], lineage: dict[str, Any], save: Callable[[Path], None],
     ) -> str:  # fmt: skip
-        beside = self.repository.with_name(self.repository.name + ".staging")
-        beside.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=beside))
+        self._staging.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._staging))
         try:
+            failpoint("stage.begin")
             (staged / "model.onnx").write_bytes(onnx)
+            failpoint("stage.model")
             shutil.copy(self.templates / "model.py", staged / "model.py")
+            failpoint("stage.vocabulary")
             (staged / "vocabulary.json").write_text(json.dumps(items))
             (staged / "popular.json").write_text(json.dumps([items[r - 1] for r in np.argsort(-popular[1:], kind="stable")[:POPULAR] + 1]))
+            failpoint("stage.canary")
             np.savez(staged / "canary.npz", **canary)
             save(staged / "weights.safetensors")
             card = {"version": version, "request": request.model_dump(mode="json"), "gates": gates, "lineage": lineage}
             (staged / "card.json").write_text(json.dumps(card, indent=1))
+            failpoint("stage.whole")
             staged.chmod(0o755)
             sha256 = bundle.seal(staged)
             seconds = publish(staged, self.repository, self.templates, self.url, version, self.releases.loaded(self.rollout.keep))
             gates["load_s"] = round(seconds, 3)
             return sha256
         finally:
+            failpoint("stage.remove")
             shutil.rmtree(staged, ignore_errors=True)
 
     def _folder(self, version: int) -> Path:
@@ -286,7 +301,7 @@ class Trainer:
             if now - told >= 1 or step == steps:
                 told = now
                 metric = Metric(signal="training", version=version, at=utc(time.time()), counts={"step": step, "steps": steps})
-                self._send([(topics.METRICS, b"training", to_bytes(metric))])
+                self._send([(topics.METRICS, b"training", to_bytes(metric))], "progress")
 
         return progress
 

@@ -19,9 +19,14 @@ KEPT = 48  # neighbours an item keeps, of at most KEPT + SLACK
 SLACK = 16
 DECAY = 0.8  # an older item of the history counts this much less than the one after it
 
-_Near = dict[str, list[int]]  # neighbour -> [weight as what came after, weight as what came before]
+# A neighbour's two weights in one number, half the memory and the time of two: as what came after, in the low bits, and as
+# what came before, above them.
+BEHIND = 28  # bits below what came before
+_LOW = (1 << BEHIND) - 1  # 4 million of the heaviest pairs
+
+_Near = dict[str, int]  # neighbour -> both weights
 _packer = msgspec.msgpack.Encoder()
-_unpacker = msgspec.msgpack.Decoder(tuple[int, dict[str, list[int]]])
+_unpacker = msgspec.msgpack.Decoder(tuple[int, dict[str, int]])
 
 
 class CoVisitation:
@@ -49,12 +54,14 @@ class CoVisitation:
                 continue
             touched.add(other)
             weight = UNIT // distance
-            for one, two, way in ((other, item, 0), (item, other, 1)):
-                neighbours = near.setdefault(one, {})
-                neighbours.setdefault(two, [0, 0])[way] += weight
+            for one, two, added in ((other, item, weight), (item, other, weight << BEHIND)):
+                neighbours = near.get(one)
+                if neighbours is None:
+                    neighbours = near[one] = {}
+                neighbours[two] = neighbours.get(two, 0) + added
                 mass[one] = mass.get(one, 0) + weight
                 if len(neighbours) > KEPT + SLACK:
-                    near[one] = dict(nsmallest(KEPT, neighbours.items(), key=lambda n: (-n[1][0] - n[1][1], n[0])))
+                    near[one] = dict(nsmallest(KEPT, neighbours.items(), key=_weakness))
         if touched:
             touched.add(item)
         return touched
@@ -85,8 +92,9 @@ class CoVisitation:
             share = fade / own
             cosine = fade / sqrt(own)
             for near in self._near:
-                for other, (ahead, behind) in near.get(item, {}).items():
-                    both[other] = both.get(other, 0.0) + cosine * (ahead + behind)
+                for other, weights in near.get(item, {}).items():
+                    ahead = weights & _LOW
+                    both[other] = both.get(other, 0.0) + cosine * (ahead + (weights >> BEHIND))
                     if age < 3 and ahead:
                         after[other] = after.get(other, 0.0) + ahead * share
         for other in both:
@@ -95,6 +103,11 @@ class CoVisitation:
                 own += m.get(other, 0)
             both[other] /= sqrt(own)
         return best(after.items(), k), best(both.items(), k)
+
+
+def _weakness(neighbour: tuple[str, int]) -> tuple[int, str]:
+    name, weights = neighbour
+    return -(weights & _LOW) - (weights >> BEHIND), name
 
 
 def best(scored: Iterable[tuple[str, float]], k: int) -> list[tuple[str, float]]:

@@ -34,8 +34,11 @@ class Neighbours:
 
     def learn_one(self, user: str, item: str) -> None:
         """`user` is the latest to choose `item`."""
-        before = self._seen_by[0].get(item, [])
-        self._seen_by[0][item] = [user, *(u for u in before if u != user)][:SEEN_BY]
+        users = self._seen_by[0].setdefault(item, [])
+        if user in users:
+            users.remove(user)
+        users.insert(0, user)
+        del users[SEEN_BY:]
 
     def forget(self, user: str) -> list[str]:
         """Remove an erased user; returns the items whose lists changed."""

@@ -11,7 +11,7 @@ from learners.profiles import Profiles
 class Online:
     """Popularity, co-visitation, session neighbours and profiles; `shards` as in `Popularity`.
 
-    A record's key is its source's kind, a middle dot and the id: `p·item`, `c·item`, `s·item`, `u·user`.
+    A record's key is its source's kind (one letter), a middle dot and the id: `p·item`, `c·item`, `s·item`, `u·user`.
     """
 
     def __init__(self, partitions: int = 1, shards: int = 1) -> None:
@@ -40,8 +40,7 @@ class Online:
 
     def dump(self, key: str) -> bytes | None:
         """The record of `key` for the state topic; None is a tombstone."""
-        kind, _, name = key.partition("·")
-        return self._sources[kind].dump(name)
+        return self._sources[key[0]].dump(key[2:])
 
     def load(self, partition: int, key: str, value: bytes | None) -> bool:
         """Take one record over from the state topic; False where the key is of another kind."""

@@ -6,11 +6,15 @@ weighs them (no single one was safe on every data set: docs/learners.md). Counte
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 HALF_LIVES = (100, 500, 2_000, 10_000, 1 << 40)  # events of the whole stream; the last one never decays
+TABLED = 4096  # ages, in events, whose decay is looked up
+_ONE = np.float32(1)
 _packer = msgspec.msgpack.Encoder()
 
 
@@ -48,6 +52,12 @@ class Popularity:
         self._n = np.zeros((partitions, 64), np.int64)
         self._first = np.full((partitions, 64), np.inf)
         self._last = np.full((partitions, 64), -np.inf)
+        self._decay = np.exp2(np.arange(TABLED, dtype=np.float32)[:, None] * self._rate)  # [age, half-lives]
+        self._own = self._views()
+
+    def _views(self) -> tuple[npt.NDArray[np.float32], Any, Any, Any, Any]:
+        """What the first partition learns into; a memoryview's element is a tenth of the price of an array's."""
+        return self._counts[0], *(memoryview(a[0]) for a in (self._at, self._n, self._first, self._last))
 
     def _row_of(self, item: str) -> int:
         row = self.row.get(item)
@@ -60,26 +70,29 @@ class Popularity:
                     new = np.full((old.shape[0], row * 2, *old.shape[2:]), fill, old.dtype)
                     new[:, :row] = old
                     setattr(self, name, new)
+                self._own = self._views()
         return row
 
     def learn_one(self, item: str, at: float) -> None:
         """Count one choice of `item` at event time `at` (Unix s) in the first partition."""
         row = self._row_of(item)
-        self.clock[0] += 1
-        counts = self._counts[0, row]
-        counts *= np.exp2(self._rate * np.float32(self.clock[0] - self._at[0, row]))
-        counts += np.float32(1)
-        self._at[0, row] = self.clock[0]
-        self._n[0, row] += 1
-        self._first[0, row] = min(self._first[0, row], at)
-        self._last[0, row] = max(self._last[0, row], at)
+        clock = self.clock[0] = self.clock[0] + 1
+        all_counts, at_clock, n, first, last = self._own
+        counts, age = all_counts[row], clock - at_clock[row]
+        np.multiply(counts, self._decay[age] if age < TABLED else np.exp2(np.float32(age) * self._rate), counts)
+        np.add(counts, _ONE, counts)
+        at_clock[row] = clock
+        n[row] += 1
+        if at < first[row]:
+            first[row] = at
+        if at > last[row]:
+            last[row] = at
 
     def dump(self, item: str) -> bytes:
         """The item's record for the state topic."""
         r = self.row[item]
-        return _packer.encode(
-            _Entry(int(self._at[0, r]), self._counts[0, r].tobytes(), int(self._n[0, r]), float(self._first[0, r]), float(self._last[0, r]))
-        )
+        counts, at_clock, n, first, last = self._own
+        return _packer.encode(_Entry(at_clock[r], counts[r].tobytes(), n[r], first[r], last[r]))
 
     def load(self, partition: int, item: str, value: bytes | None) -> None:
         """Take the item's record over from the state topic; None forgets it."""

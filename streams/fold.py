@@ -167,15 +167,15 @@ class Fold:
         return step
 
     def _dump(self, name: str) -> bytes | None:
-        kind, _, rest = name.partition("·")
-        if kind == "w":
-            return self.ranker.dump()
+        kind = name[0]
+        if kind in "pcsu":
+            return self.online.dump(name)
         if kind == "a":
-            ledger = self.ledgers.get(rest)
+            ledger = self.ledgers.get(name[2:])
             return None if ledger is None else _pack(ledger)
         if kind == "x":
-            return b"".join(self._ids[int(rest)])
-        return self.online.dump(name)
+            return b"".join(self._ids[int(name[2:])])
+        return self.ranker.dump()
 
     def _count(self, what: str) -> None:
         self.standing.counts[what] = self.standing.counts.get(what, 0) + 1

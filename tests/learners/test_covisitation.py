@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.covisitation import DECAY, KEPT, SLACK, UNIT, WINDOW, CoVisitation, best
+from learners.covisitation import BEHIND, DECAY, KEPT, SLACK, UNIT, WINDOW, CoVisitation, best
 
 names = st.text("abcdef", min_size=1, max_size=1)
 
@@ -15,10 +15,8 @@ def test_weights_fall_with_the_distance_and_are_kept_in_both_directions() -> Non
     pairs = CoVisitation()
     touched = pairs.learn_one("now", ["gone", "e", "d", "c", "b", "a"])
     assert touched == {"now", "a", "b", "c", "d", "e"}
-    assert {other: ahead for other, (ahead, _) in ((o, pairs._near[0][o]["now"]) for o in "abcde")} == {
-        o: UNIT // d for d, o in enumerate("abcde", 1)
-    }
-    assert {other: w for other, w in pairs._near[0]["now"].items()} == {o: [0, UNIT // d] for d, o in enumerate("abcde", 1)}
+    assert {o: pairs._near[0][o]["now"] for o in "abcde"} == {o: UNIT // d for d, o in enumerate("abcde", 1)}
+    assert pairs._near[0]["now"] == {o: UNIT // d << BEHIND for d, o in enumerate("abcde", 1)}
 
 
 @given(names, st.lists(names, max_size=8))
@@ -35,7 +33,7 @@ def test_only_touched_items_change_and_an_item_is_never_its_own_neighbour(item: 
 def test_an_item_seen_twice_in_the_window_counts_by_its_nearest_place() -> None:
     pairs = CoVisitation()
     pairs.learn_one("now", ["a", "b", "a"])
-    assert pairs._near[0]["a"]["now"] == [UNIT, 0]
+    assert pairs._near[0]["a"]["now"] == UNIT
 
 
 def test_a_full_list_keeps_the_strongest() -> None:

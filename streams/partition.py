@@ -42,6 +42,8 @@ class Partition:
         self._log = TopicPartition(kafka.prefix + state_topic, number)
         self._producer: AIOKafkaProducer | None = None
         self._read_to = 0
+        self.restored = 0  # records of the state topic read so far
+        self.tries = 0  # times it was opened since its last commit
 
     def forget(self) -> None:
         """Memory may be ahead of the log: drop it. `open` reads it back."""
@@ -81,6 +83,7 @@ class Partition:
                 for records in (await reader.getmany(timeout_ms=1000)).values():
                     for record in records:
                         self.machine.load(record.key, record.value)
+                    self.restored += len(records)
             self._read_to = end
             failpoint("open.read")
         finally:
@@ -89,6 +92,7 @@ class Partition:
     async def commit(self, next_offset: int, as_of: int, step: Step) -> None:
         """Make the step's state, the position and the outputs visible, together or not at all."""
         await asyncio.wait_for(self._commit(next_offset, as_of, step), COMMIT_S)
+        self.tries = 0
 
     async def _commit(self, next_offset: int, as_of: int, step: Step) -> None:
         producer = self._producer

@@ -37,6 +37,7 @@ SESSION_S = 6
 BATCH = 500  # records of one batch
 BEAT_S = 1.0  # an idle partition still says how fresh it is
 FAULTY = 0.01  # share of a minute's records that may make the fold raise
+TRIES = 5  # a partition is opened again without a commit between, before the worker gives up
 # Trying again cannot help with these.
 NEVER = (
     OffsetOutOfRangeError,
@@ -115,6 +116,15 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         self._folded: deque[tuple[float, int]] = deque()
         self._worker, self._pace = worker, pace_ms
 
+    @property
+    def is_ready(self) -> bool:
+        """Are all partitions that the group gave us open?"""
+        return self.assigned and len(self.open) == len(self.tasks)
+
+    def work(self) -> dict[TopicPartition, int]:
+        """As `watchdog.Watched` says: records of its state restored, per partition."""
+        return {tp: self.parts[tp].restored for tp in self.tasks}
+
     async def on_start(self) -> None:
         self.consumer = _consumer(self.kafka, self.name_, self._worker, self._pace)
         await self.consumer.start()
@@ -157,6 +167,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 self.consumer.seek(tp, position)
                 self.consumer.resume(tp)
                 self.open.add(tp.partition)
+                partition.tries += 1
                 self.log.info("OPEN %s at %s", tp, position)
                 failpoint("follow.open")
                 await self._fold(tp, partition, position)
@@ -164,6 +175,8 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 stop_now(self.log, f"{tp}: {_remedy(error, REBUILD)}")
             except AWAY as error:
                 self.open.discard(tp.partition)
+                if partition.tries > TRIES:
+                    stop_now(self.log, f"{tp}: opened {partition.tries} times without a commit, at last {error!r}")
                 partition.forget()  # the outcome is unknown, or a newer owner is there
                 self.log.warning("REOPEN %s %r", tp, error)
                 # Fenced: wait one session, in which a zombie learns of its rebalance and this task is cancelled.
@@ -248,10 +261,15 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         super().__init__(**kwargs)
         self.kafka, self.channel, self._worker, self._pace = kafka, channel, worker, pace_ms
         self._numbers = {kafka.prefix + name: number for number, name in enumerate(topics.READ)}
-        self.ready = False
+        self.is_ready = False
         self._task: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
-        self._written: dict[TopicPartition, int] = {}
+        self._written: dict[TopicPartition, int] = {}  # next offsets not yet told to the group
+        self._mine: Sequence[TopicPartition] = ()
+
+    def work(self) -> dict[TopicPartition, int]:
+        """As `watchdog.Watched` says: there is nothing to restore."""
+        return dict.fromkeys(self._mine, 0)
 
     async def on_start(self) -> None:
         self.consumer = _consumer(self.kafka, "ingest", self._worker, self._pace)
@@ -273,10 +291,11 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         for tp in assigned:
             self.consumer.seek(tp, 0)
             self.consumer.pause(tp)
+        self._mine = tuple(assigned)
         if assigned:
             self._task = asyncio.create_task(self._run(list(assigned)))
         else:
-            self.ready = True
+            self.is_ready = True
 
     async def _run(self, assigned: list[TopicPartition]) -> None:
         while True:
@@ -297,11 +316,12 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                     self.consumer.seek(tp, position)
                     self.consumer.resume(tp)
                 self._written = {}
-                self.ready = True
+                self.is_ready = True
                 await self._copy(producer)
             except NEVER as error:
                 stop_now(self.log, f"ingest: {_remedy(error, SKIP)}")
             except AWAY as error:
+                self.is_ready = False
                 self.log.warning("REOPEN ingest %r", error)  # never past a batch that may not have been written
                 await asyncio.sleep(1)
             except asyncio.CancelledError:

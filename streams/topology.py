@@ -28,6 +28,7 @@ from streams.prober import Prober
 from streams.reader import Batch, Follower, Ingester
 from streams.timeline import Shown, encode
 from streams.topics import partition_of
+from streams.watchdog import Watchdog
 
 
 class Boot(BootStrategy):  # type: ignore[misc] # faust carries no types
@@ -67,8 +68,8 @@ def topology(kafka: Kafka, triton: str, worker: str, policy: Policy) -> tuple[Ap
     monitor = Follower(
         kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100, lambda p: Monitor(policy), watching, dense=False
     )
-    readers = [ingester, fold, monitor]
-    for service in (*readers, Prober(triton, fold)):
+    readers: list[Any] = [ingester, fold, monitor]
+    for service in (*readers, Watchdog(readers), Prober(triton, fold)):
         app.service(_started(service))
     return app, readers
 

@@ -16,7 +16,7 @@ log = logging.getLogger("headrace.worker")
 
 
 def run(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None = None) -> None:
-    """Run until SIGTERM or SIGINT. `ready` is touched once every partition that the groups gave us is open."""
+    """Run until SIGTERM or SIGINT. `ready` is there while every partition that the groups gave us is open."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for noisy in ("aiokafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -40,14 +40,15 @@ async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Pa
 
 
 async def _announce(readers: list[Ingester | Follower], ready: Path | None) -> None:
-    while not all(_is_ready(reader) for reader in readers):
-        await asyncio.sleep(0.05)
-    log.info("ready")
-    if ready is not None:
-        ready.touch()
-
-
-def _is_ready(reader: Ingester | Follower) -> bool:
-    if isinstance(reader, Ingester):
-        return reader.ready
-    return reader.assigned and len(reader.open) == len(reader.tasks)
+    """`ready` is there, and touched every second, while every partition of ours is open; a probe may look at its age."""
+    told = False
+    while True:
+        now = all(reader.is_ready for reader in readers)
+        if now != told:
+            log.info("ready" if now else "not ready")
+            told = now
+        if ready is not None and now:
+            ready.touch()
+        elif ready is not None:
+            ready.unlink(missing_ok=True)
+        await asyncio.sleep(1.0 if now else 0.05)

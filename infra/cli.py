@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from infra import commands
 from infra.commands import Failed
@@ -26,16 +27,39 @@ def _rate(text: str) -> float:
     return value
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time: more than 0 s")
+    return value
+
+
+def _address(text: str) -> str:
+    for part in text.split(","):
+        host, _, port = part.rpartition(":")
+        if not host or not port.isdigit():
+            raise argparse.ArgumentTypeError(f"{part!r} is no address: HOST:PORT, several separated by commas")
+    return text
+
+
+class _Parser(argparse.ArgumentParser):
+    """No abbreviations, `-k 0` must not become `--kafka 0`; an option nobody knows is told by the command's own usage."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more, allow_abbrev=False)
+        self.set_defaults(parser=self)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands; also what the README's table is checked against."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="headrace", description="Recommendations that learn from every event on Kafka and are served by Triton.", epilog=__doc__
     )
-    sub = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--kafka", metavar="HOST:PORT", help="use this Kafka instead of a local one")
-    where.add_argument("--triton", metavar="HOST:PORT", help="use this Triton (gRPC) instead of a local one")
-    machine = argparse.ArgumentParser(add_help=False)
+    sub = top.add_subparsers(dest="command", metavar="COMMAND")
+    where = _Parser(add_help=False)
+    where.add_argument("--kafka", type=_address, metavar="HOST:PORT", help="use this Kafka instead of a local one")
+    where.add_argument("--triton", type=_address, metavar="HOST:PORT", help="use this Triton (gRPC) instead of a local one")
+    machine = _Parser(add_help=False)
     machine.add_argument("--json", action="store_true", help="print JSON, for programs")
 
     c = sub.add_parser("demo", parents=[where, machine], help="run the whole loop on real data, on this machine")
@@ -44,13 +68,13 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--no-drift", action="store_true", help="plant no change; exit 1 if a drift alert is raised all the same")
     c.add_argument(
         "--armed-for",
-        type=float,
+        type=_seconds,
         metavar="S",
         help="with --no-drift: how long the detector stays armed (default: three times the delay of the last drifting demo, else 90)",
     )
     c.add_argument("--events", type=_rate, default=250.0, metavar="N", help="events a second (250)")
     c.add_argument("--asks", type=_rate, default=60.0, metavar="N", help="asks a second (60)")
-    c.add_argument("--deadline", type=float, default=340.0, metavar="S", help="with --until or --no-drift: give up after so long (340)")
+    c.add_argument("--deadline", type=_seconds, default=340.0, metavar="S", help="with --until or --no-drift: give up after so long (340)")
     c.add_argument("--seed", type=int, default=7, help="of ties and of the planted change (7)")
     c.add_argument("--dir", type=Path, help="where the run writes (default: .headrace/demo in the checkout; emptied first)")
     c.add_argument("--setup-seconds", type=float, help=argparse.SUPPRESS)
@@ -70,8 +94,12 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--category", nargs="*", metavar="NAME", help="only items of these categories")
     c.set_defaults(run=commands.ask)
 
-    c = sub.add_parser("watch", parents=[where, machine], help="follow alerts, requests, releases and quality as they happen")
-    c.add_argument("--seconds", type=float, metavar="S", help="stop after so long (default: never)")
+    c = sub.add_parser(
+        "watch",
+        parents=[where, machine],
+        help="the alerts, requests and releases so far, then those that come, and the lists' quality; --json: from now on, every record",
+    )
+    c.add_argument("--seconds", type=_seconds, metavar="S", help="stop after so long (default: never)")
     c.set_defaults(run=commands.watch)
 
     c = sub.add_parser("replay", parents=[where, machine], help="send a file of interactions, as live traffic or as history")
@@ -87,13 +115,13 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--wait", type=float, nargs="?", const=300.0, default=0.0, metavar="S", help="until it is live or refused (exit 1)")
     c.set_defaults(run=commands.retrain)
 
-    c = sub.add_parser("release", help="what is live, and changing it")
+    c = sub.add_parser("release", help="which version is live, and changing it")
     parts = c.add_subparsers(dest="what", required=True, metavar="WHAT")
     parts.add_parser("list", parents=[where, machine], help="every version and its stage")
     for name, text in (
         ("show", "the release card of a version"),
-        ("promote", "make a version live"),
-        ("rollback", "take a version out of service"),
+        ("promote", "make a version live; the one before is superseded, and may be promoted again"),
+        ("rollback", "take a version out of service; the one that was live before it is live again"),
     ):
         parts.add_parser(name, parents=[where, machine], help=text).add_argument("version", type=int)
     c.set_defaults(run=commands.release)
@@ -132,7 +160,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    args, unknown = parser().parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unknown: {' '.join(unknown)}")
+    if args.command is None:
+        args.parser.print_help(sys.stderr)
+        return 2
     try:
         code = int(args.run(args))
         sys.stdout.flush()

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,16 @@ from pydantic_settings import SettingsError
 
 from infra import running
 from infra.bootstrap import DEMO_DATA
+from infra.ports import is_answered
 from infra.settings import Settings
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from infra.demo import Plan
     from infra.screen import Screen
     from infra.stack import Stack
+    from streams.events import Release
 
 QUALITY_S = 5.0  # between two lines of `watch` about quality
 
@@ -53,14 +57,22 @@ def _settings(args: argparse.Namespace) -> Settings:
         raise Failed(f"settings (headrace.toml or HEADRACE_…): {error}") from None
 
 
-def _running(args: argparse.Namespace) -> Settings:
-    """The settings of the stack that runs here, unless flags or the environment name another."""
+def _running(args: argparse.Namespace, *needed: str) -> Settings:
+    """The settings of the stack that runs here, unless flags or the environment name another.
+
+    `needed`: who has to answer there, of `kafka` and `triton`; a client library would try for half a minute.
+    """
     settings, there = _settings(args), running.announced()
     if there is not None:
         if not args.kafka and settings.kafka.bootstrap == Settings.model_fields["kafka"].default.bootstrap:
             settings = settings.model_copy(update={"kafka": dataclasses.replace(settings.kafka, **there["kafka"])})
         if not args.triton and settings.triton.url == Settings.model_fields["triton"].default.url:
             settings = settings.model_copy(update={"triton": dataclasses.replace(settings.triton, url=there["triton"])})
+    for name in needed:
+        address = settings.kafka.bootstrap if name == "kafka" else settings.triton.url
+        if not any(map(is_answered, address.split(","))):
+            start = "" if there or getattr(args, name) else "no stack runs here: start one with `make demo` or `headrace up`; "
+            raise Failed(f"{start}no {name.title()} answers at {address} (--{name} HOST:PORT names another; `headrace doctor` looks)", 3)
     return settings
 
 
@@ -128,6 +140,9 @@ def demo(args: argparse.Namespace) -> int:
     if plan.drift and not document["promoted"]:
         print("the release that the drift should have caused is not live", file=sys.stderr)
         return 1
+    if not plan.drift:
+        armed = max(document["story_s"] - document["armed_s"], 0) if document["armed_s"] else 0
+        print(f"{document['drift_alerts']} drift alerts in {armed:.0f} s of an armed detector", file=sys.stderr)
     return 0 if plan.drift or not document["drift_alerts"] else 1
 
 
@@ -187,7 +202,7 @@ def ask(args: argparse.Namespace) -> int:
 
     if not 1 <= args.k <= MAX_K:
         raise Failed(f"-k {args.k}: a list has 1 to {MAX_K} items", 2)
-    settings = _running(args)
+    settings = _running(args, "triton")
     with Client(settings.triton.url) as client:
         answer = client.recommend(args.user, args.k, args.recent or (), args.exclude or (), args.category or ())
     if args.json:
@@ -201,7 +216,9 @@ def ask(args: argparse.Namespace) -> int:
             "nothing is known yet of this user: what is popular" if args.user else "nothing is known yet of this session: what is popular"
         )
     state = f"state {answer.state_age_ms} ms old" if answer.state_age_ms >= 0 else "no state yet"
-    model = f"model version {answer.model_version}" if answer.model_version else "no deep model in this list"
+    model = f"model version {answer.model_version}" if answer.model_version else "no deep model yet"
+    if answer.model_version and not any("deep:" in reason for reason in answer.reasons):
+        model += " (nothing of it in this list)"
     print(f"{model}, {state}{', DEGRADED' if answer.degraded else ''}, id {answer.id or '(not logged)'}")
     return 0
 
@@ -231,15 +248,20 @@ async def _watch(args: argparse.Namespace) -> None:
     waiting: list[tuple[float, str]] = []
 
     def told(topic: str, event: Event, appended: float) -> None:
+        if args.json and appended < began:
+            return
         if args.json:
             print(json.dumps({"topic": topic, **event.model_dump(mode="json", exclude_none=True)}), flush=True)
         elif not isinstance(event, Metric):
             waiting.append((appended, words(event)))
 
-    watcher = Watcher(_running(args).kafka, told)
+    began = time.time()
+    watcher = Watcher(_running(args, "kafka").kafka, told)
     await watcher.start()
     try:
         await watcher.caught_up.wait()  # what has been comes in its order, then what happens
+        if waiting:
+            waiting.append((began, "--- so far; now: ---"))
         now = time.monotonic()
         ends, due, quality = now + (args.seconds or 1e9), now, ""
         while now < ends:
@@ -267,13 +289,13 @@ async def _replay(args: argparse.Namespace) -> None:
     from infra import control
     from infra.replay import BadFile, Replay, backfill, rows
 
-    settings = _running(args)
     if not args.file.exists():
         raise Failed(f"{args.file} does not exist", 3)
     try:
         source = rows(args.file, args.seed)
     except BadFile as error:
         raise Failed(str(error)) from None
+    settings = _running(args, "kafka", *([] if args.backfill else ["triton"]))
     tag = args.tag or args.file.name
     if args.backfill:
         began = time.monotonic()
@@ -306,13 +328,14 @@ async def _replay(args: argparse.Namespace) -> None:
         await run.close()
     hit, popular, asks = run.tally.hit_rates(0)
     result = {"sent": run.tally.sent, "asks": asks, "hit_rate": round(hit, 4), "popularity": round(popular, 4), "failed": run.tally.failed}
-    print(json.dumps(result) if args.json else result)
+    print(json.dumps(result) if args.json else ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.items()))
 
 
 def retrain(args: argparse.Namespace) -> int:
     from infra import control
+    from infra.watch import words
 
-    kafka = _running(args).kafka
+    kafka = _running(args, "kafka").kafka
     request = control.request_retraining(kafka)
     follow = "" if args.wait else "; the trainer takes one after the other: `headrace release list` or `headrace watch` shows how far it is"
     print(json.dumps({"request": request.id}) if args.json else f"asked for: {request.id}{follow}")
@@ -323,7 +346,7 @@ def retrain(args: argparse.Namespace) -> int:
         _, records = control.releases(kafka)
         mine = [r for r in records if r.request == request.id]
         for record in mine[told:]:
-            print(f"version {record.version} {record.stage} {record.reason or ''}", file=sys.stderr)
+            print(words(record), file=sys.stderr)
         told = len(mine)
         if mine and mine[-1].stage in ("live", "refused", "rolled_back"):
             return 0 if mine[-1].stage == "live" else 1
@@ -336,7 +359,7 @@ def release(args: argparse.Namespace) -> int:
     from infra import control
     from serving.client import is_loaded
 
-    settings = _running(args)
+    settings = _running(args, "kafka")
     kafka = settings.kafka
     if args.what == "list":
         fold, records = control.releases(kafka)
@@ -349,11 +372,12 @@ def release(args: argparse.Namespace) -> int:
         if not by_version:
             print("no version yet: the first training comes with enough events (policy.volume_first), or with `headrace retrain`")
             return 0
+        since = _since(records)
         print(f"{'#':>4} {'stage':12} {'since':19}  {'why':8} gate: NDCG@10 on held-out choices")
         for version, steps in sorted(by_version.items()):
             gates: dict[str, Any] = next((r.gates or {} for r in steps if "ndcg10" in (r.gates or {})), {})
             quality = f"{gates.get('ndcg10', '–')} against live {gates.get('live_ndcg10', '–')}"
-            print(f"{version:4} {fold.stages[version]:12} {steps[-1].at:%Y-%m-%d %H:%M:%S}  {(steps[0].reason or '')[:8]:8} {quality}")
+            print(f"{version:4} {fold.stages[version]:12} {since[version]:%Y-%m-%d %H:%M:%S}  {(steps[0].reason or '')[:8]:8} {quality}")
         return 0
     if args.what == "show":
         _, records = control.releases(kafka)
@@ -375,11 +399,23 @@ def release(args: argparse.Namespace) -> int:
     return 0
 
 
+def _since(records: Sequence[Release]) -> dict[int, datetime]:
+    """When each version came to the stage it is at; a version is superseded by another one's record."""
+    from serving.release import Releases
+
+    fold, since = Releases(), dict[int, datetime]()
+    for record in records:
+        before = dict(fold.stages)
+        fold.apply(record.version, record.stage, record.share)
+        since.update({version: record.at for version, stage in fold.stages.items() if before.get(version) != stage})
+    return since
+
+
 # --- dead letters --------------------------------------------------------------------------------------------------------
 def dlq(args: argparse.Namespace) -> int:
     from infra import control
 
-    kafka = _running(args).kafka
+    kafka = _running(args, "kafka").kafka
     letters = control.letters(kafka)
     if args.what == "list":
         chosen = [x for x in letters if not args.reason or x["reason"] == args.reason]
@@ -396,7 +432,7 @@ def dlq(args: argparse.Namespace) -> int:
         return 0
     mended = Path(args.value_file).read_bytes() if args.value_file else args.value.encode() if args.value else None
     partition, offset = control.retry(kafka, letter, mended)
-    print(f"sent again: {letter['topic']}/{partition}/{offset}")
+    print(f"sent again: {letter['topic']}/{partition}/{offset} (the letter itself stays in the list)")
     return 0
 
 
@@ -421,7 +457,7 @@ def topics(args: argparse.Namespace) -> int:
     from infra.provisioning import WrongTopic, check, existing, provision
     from streams.topics import topics as all_topics
 
-    kafka = _running(args).kafka
+    kafka = _running(args, "kafka").kafka
     try:
         if args.create:
             made = provision(kafka)

@@ -22,7 +22,7 @@ from infra.watch import Watcher, words
 from serving.client import AsyncClient
 from serving.features import SOURCES
 from streams import topics
-from streams.events import Event, Interaction, Item, Metric, to_bytes, utc
+from streams.events import DriftAlert, Event, Interaction, Item, Metric, to_bytes, utc
 from streams.kafka import discard
 
 
@@ -75,6 +75,7 @@ class Story:
         self.watcher = Watcher(self.kafka, self._told)
         self.picture = self.watcher.picture
         self.freshness = Freshness()
+        self.sent = 0  # events of ours, beside the replay's
         self.replay = Replay(self.kafka, self.triton, plan.events_s, plan.asks_s, self._tastes)
         self.began = time.time()
         self.planted: float | None = None
@@ -85,6 +86,7 @@ class Story:
         self._swap: dict[str, str] = {}
         self._seen: dict[str, None] = {}
         self.done = asyncio.Event()
+        self.ended = False  # the data
 
     # --- the planted change ------------------------------------------------------------------------------------------
     def _tastes(self, index: int, row: Row) -> str:
@@ -104,6 +106,8 @@ class Story:
     def _told(self, topic: str, event: Event, appended: float) -> None:
         if not isinstance(event, Metric):
             self.say(words(event))
+        if isinstance(event, DriftAlert) and event.status == "drift":
+            self.say(f"waiting for {self.stack.settings.policy.after_change} records of the time after the change to learn from")
         self._follow_chain()
 
     def _follow_chain(self) -> None:
@@ -148,6 +152,8 @@ class Story:
         picture, policy = self.picture, self.stack.settings.policy
         live, canary = picture.releases.live, picture.releases.canary
         learned = picture.total("interactions")
+        if self.ended:
+            return "the data is at its end; ask, watch, send events of your own"
         if canary:
             return f"version {canary} is live once {self.stack.settings.rollout.judged} of its answers are judged"
         if self.is_training:
@@ -162,7 +168,7 @@ class Story:
         if self.planted is None:
             return f"tastes change at event {self.plan.planted_at}"
         if "live" in self.times:
-            return "the story is told; the system goes on"
+            return "the story is told; ask, watch, send events of your own: the system goes on"
         if "alerted" not in self.times:
             return "the detector has to notice"
         return f"training, once {policy.after_change} records show the new tastes"
@@ -180,6 +186,7 @@ class Story:
             for task in finished:
                 task.result()
             if self.plan.until == "forever" and self.plan.drift:
+                self.ended = True
                 self.say("the data is at its end; the system goes on until Ctrl-C")
                 await asyncio.Event().wait()
         finally:
@@ -200,8 +207,19 @@ class Story:
         finally:
             await discard(producer, ENDING_S)
 
+    def _tell_effect(self, now: float) -> None:
+        """What the change cost and what the release brought back, in hit rates of the lists that were asked for."""
+        assert self.planted is not None
+        live, rates = self.times["live"], self.replay.tally.hit_rates
+        parts = {"before the change": (self.planted - 30, self.planted), "after it": (self.planted, live), "since": (live, now)}
+        shares = [
+            f"{name} {rates(since, until)[0]:.1%} (popularity {rates(since, until)[1]:.1%})" for name, (since, until) in parts.items()
+        ]
+        self.say(f"EFFECT: the lists held the next choice {', '.join(shares)}")
+
     async def _judge(self) -> None:
         """Watch for the moments that the story turns on."""
+        told = False
         while True:
             await asyncio.sleep(0.2)
             now, live = time.time(), self.picture.releases.live
@@ -209,6 +227,9 @@ class Story:
             if live and self.armed is None and self.picture.judged.get(f"deep@{live}", 0) >= warm:
                 self.armed = now
                 self.say(f"ARMED: the drift detector has seen {warm} sessions with version {live} and knows what is usual")
+            if "live" in self.times and not told and now - self.times["live"] > self.plan.after_s:
+                told = True
+                self._tell_effect(now)
             if self.plan.until == "forever" and self.plan.drift:
                 continue
             if "live" in self.times and now - self.times["live"] > self.plan.after_s:
@@ -236,6 +257,7 @@ class Story:
                     await client.recommend(user, PROBED, probe=True)
                     event = Interaction(id=user, user=user, item=item, kind="view", at=utc(self.replay.tally.at))
                     await producer.send_and_wait(self.kafka.prefix + topics.INTERACTIONS, key=user.encode(), value=to_bytes(event))
+                    self.sent += 1
                     acknowledged, training = time.perf_counter(), self.is_training
                     while not (await client.recommend(user, PROBED, probe=True)).is_personal:
                         if time.perf_counter() - acknowledged > 10:

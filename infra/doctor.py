@@ -7,6 +7,7 @@ import shutil
 import time
 
 from infra.bootstrap import JARS, ROOT, TRITON, libpython
+from infra.ports import is_answered
 from infra.provisioning import WrongTopic, check, existing
 from infra.settings import Settings
 from streams.topics import topics
@@ -36,10 +37,13 @@ def _tool(name: str, remedy: str) -> Finding:
 
 def _kafka(settings: Settings) -> list[Finding]:
     kafka = settings.kafka
+    remedy = "start one with `headrace up`, or set --kafka"
+    if not any(map(is_answered, kafka.bootstrap.split(","))):
+        return [("kafka", False, f"nobody answers at {kafka.bootstrap}; {remedy}")]
     try:
         found = existing(kafka)
     except Exception as error:  # whatever it is: it cannot be reached
-        return [("kafka", False, f"{kafka.bootstrap}: {type(error).__name__} {error}; start one with `headrace up`, or set --kafka")]
+        return [("kafka", False, f"{kafka.bootstrap}: {type(error).__name__} {error}; {remedy}")]
     findings: list[Finding] = [("kafka", True, kafka.bootstrap)]
     missing = [t.name for t in topics(kafka) if t.name not in found]
     try:
@@ -64,6 +68,8 @@ def _kafka(settings: Settings) -> list[Finding]:
 def _triton(settings: Settings) -> Finding:
     from serving.client import Client
 
+    if not is_answered(settings.triton.url):
+        return "triton", False, f"nobody answers at {settings.triton.url}; start one with `headrace up`, or set --triton"
     try:
         with Client(settings.triton.url) as client:
             answer = client.recommend("", 1)

@@ -1,4 +1,4 @@
-"""Free ports on loopback."""
+"""Ports: free ones on loopback, and whether anybody listens at an address."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ def free_ports(n: int) -> list[int]:
     finally:
         for s in sockets:
             s.close()
+
+
+def is_answered(address: str) -> bool:
+    """Does anybody accept a connection at `host:port`, within 2 s?"""
+    host, _, port = address.strip().rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=2):
+            return True
+    except (OSError, ValueError):
+        return False

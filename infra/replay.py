@@ -8,6 +8,7 @@ import gzip
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,20 @@ class BadFile(ValueError):
     """The file is not what `replay` reads; the text says where and what is wanted."""
 
 
+WANTED = {"value": "no number", "timestamp": "no time: Unix seconds, or ISO 8601 with an offset"}
+
+
+def _time(text: str) -> float:
+    """Unix s. Raises ValueError."""
+    try:
+        return float(text)
+    except ValueError:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise ValueError(f"{text} has no offset") from None
+        return at.timestamp()
+
+
 def rows(file: Path, seed: int = 0) -> list[Row]:
     """The interactions of `file`, by time; equal times in the order of a seeded hash of time and row number.
 
@@ -58,11 +73,15 @@ def rows(file: Path, seed: int = 0) -> list[Row]:
         place = {name: names.index(name) for name in names}
         found = []
         for number, cells in enumerate(reader, 2):
+            column = "value"
             try:
                 value = float(cells[place["value"]]) if "value" in place and cells[place["value"]] else None
-                found.append(Row(cells[place["user"]], cells[place["item"]], value, float(cells[place["timestamp"]])))
-            except (ValueError, IndexError) as error:
-                raise BadFile(f"{file}, line {number}: {error}") from None
+                column = "timestamp"
+                found.append(Row(cells[place["user"]], cells[place["item"]], value, _time(cells[place["timestamp"]])))
+            except ValueError:
+                raise BadFile(f"{file}, line {number}: {column} {cells[place[column]]!r} is {WANTED[column]}") from None
+            except IndexError:
+                raise BadFile(f"{file}, line {number}: {len(cells)} columns instead of {len(names)}") from None
 
     def tie(entry: tuple[int, Row]) -> tuple[float, bytes]:
         number, row = entry

@@ -83,15 +83,15 @@ def figures(story: Any, rate: Rate) -> list[tuple[str, str]]:
     deep = recent(picture, "deep", releases.live)
     values = [
         ("events/s", f"{rate.of(tally.sent):.0f}"),
-        ("sent / learned", f"{tally.sent} / {folded}"),
-        ("hit rate @10, 30 s", f"{hit:.1%} of {asks} asks" if asks else "…"),
-        ("… popularity alone", f"{popular:.1%}" if asks else "…"),
+        ("events sent / learned", f"{tally.sent + story.sent} / {folded}"),
+        ("lists that held the next choice", f"{hit:.1%} of {asks} in 30 s" if asks else "…"),
+        ("… popular items would have", f"{popular:.1%}" if asks else "…"),
         (
             "event to list, p50 / p95 / max",
             " / ".join(f"{fresh[int(q * (len(fresh) - 1))]:.0f}" for q in (0.5, 0.95, 1)) + " ms" if fresh else "…",
         ),
         ("live model", f"version {releases.live}" if releases.live else "none yet"),
-        ("… its recall", f"{deep.recall:.1%}" if deep.blocks else "…"),
+        ("… its whole list holds it", f"{deep.recall:.0%}" if deep.blocks else "…"),
         ("canary", f"version {releases.canary} for {releases.share:.0%} of users" if releases.canary else "–"),
         ("fine-tune", _training(story)),
         ("drift alerts", str(sum(a.status == "drift" for a in picture.alerts))),

@@ -85,7 +85,6 @@ class Stack:
 
     async def _start_trainer(self) -> None:
         if importlib.util.find_spec("torch") is None:
-            self.say("installing torch (about 3 GB) while the rest already runs …")
             if not await self._install_torch():
                 self.say("torch could not be installed: there will be no deep model; `make setup` says more")
                 return

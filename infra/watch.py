@@ -143,7 +143,7 @@ CAUSES = {
     "model_outdated": "the model has aged, the online sources still find what is next",
     "recovered": "it finds as much as before",
 }
-REASONS = {"drift": "because of alert", "volume": "enough new events", "schedule": "it is time", "manual": "somebody asked"}
+REASONS = {"drift": "because of the drift alert", "volume": "enough new events", "schedule": "it is time", "manual": "somebody asked"}
 
 
 def words(event: Event) -> str:

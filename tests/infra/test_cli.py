@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,19 +35,32 @@ def test_every_command_is_in_the_readme() -> None:
     assert [c for c in commands() if not re.search(rf"`headrace [^`]*\b{c}\b", text)] == []
 
 
-@pytest.mark.parametrize(
-    "argv", [[], ["nonsense"], ["ask"], ["release", "promote", "x"], ["demo", "--events", "-1"], ["demo", "--asks", "nan"]]
-)
-def test_wrong_usage_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "doctor" in capsys.readouterr().err
+
+
+WRONG = [
+    "nonsense", "ask", "ask ann --bogus", "ask ann --k 0", "ask ann --kafka nonsense", "release promote x", "demo --events -1",
+    "demo --asks nan", "demo --armed-for -5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_usage_exits_with_2_and_the_commands_own_usage(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(argv)
+        main(line.split())
     assert ended.value.code == 2
-    assert "usage" in capsys.readouterr().err
+    assert f"usage: headrace {line.split()[0] if line != 'nonsense' else '['}" in capsys.readouterr().err
 
 
-def test_nobody_there_exits_with_1_and_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ask", "ann", "--triton", "127.0.0.1:1"]) == 1
-    assert "headrace doctor" in capsys.readouterr().err
+@pytest.mark.parametrize("line", ["ask ann --triton", "release list --kafka", "watch --kafka", "dlq list --kafka", "retrain --kafka"])
+def test_nobody_there_exits_with_3_and_a_hint_at_once(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    assert main([*line.split(), "127.0.0.1:1"]) == 3
+    said = capsys.readouterr().err
+    assert "answers at 127.0.0.1:1" in said and "headrace doctor" in said
+    assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize("k", ["0", "101"])

@@ -26,8 +26,20 @@ def test_recbole_headers_tabs_and_gzip_are_understood(tmp_path: Path) -> None:
     assert rows(tmp_path / "a.inter.gz") == [("7", "9", 3.0, 1.0)]
 
 
+def test_a_time_may_be_iso_8601_with_its_offset(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,item,timestamp\nu,i,1970-01-01T02:00:01+02:00\nu,j,2.5\n")
+    assert rows(tmp_path / "a.csv") == [("u", "i", None, 1.0), ("u", "j", None, 2.5)]
+
+
 @pytest.mark.parametrize(
-    ("text", "said"), [("a,b\n", "no column"), ("user,item,timestamp\nu,i,soon\n", "line 2"), ("user,item,timestamp\nu\n", "line 2")]
+    ("text", "said"),
+    [
+        ("a,b\n", "no column"),
+        ("user,item,timestamp\nu,i,soon\n", "line 2: timestamp 'soon' is no time"),
+        ("user,item,timestamp\nu,i,1\nu,i,2026-01-01T00:00:00\n", "line 3: timestamp '2026.* is no time"),
+        ("user,item,value,timestamp\nu,i,x,1\n", "line 2: value 'x' is no number"),
+        ("user,item,timestamp\nu\n", "line 2: 1 columns instead of 3"),
+    ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(text)

@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,23 @@ def _address(text: str) -> str:
         if not host or not port.isdigit():
             raise argparse.ArgumentTypeError(f"{part!r} is no address: HOST:PORT, several separated by commas")
     return text
+
+
+def _moment(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: ISO 8601 with an offset, such as 2026-01-31T12:00:00+00:00")
+    return at
+
+
+def _offsets(text: str) -> dict[int, int]:
+    try:
+        return {int(p): int(offset) for p, offset in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of offsets: PARTITION=OFFSET, several separated by commas") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,6 +153,21 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--value", help="the mended value")
     again.add_argument("--value-file", help="a file with the mended value")
     c.set_defaults(run=commands.dlq)
+
+    c = sub.add_parser("state", help="the online state: verify it against the timeline, dump it, rebuild it, restore it")
+    parts = c.add_subparsers(dest="what", required=True, metavar="WHAT")
+    parts.add_parser(
+        "verify", parents=[where, machine], help="fold the timeline again, up to where the state stands, and compare the hashes (exit 1)"
+    )
+    parts.add_parser("dump", parents=[where, machine], help="the committed state into a file").add_argument("file", type=Path)
+    again = parts.add_parser("rebuild", parents=[where, machine], help="a state from the timeline into a file; emits nothing")
+    again.add_argument("file", type=Path)
+    again.add_argument("--until", type=_moment, metavar="TIME", help="without what came later (ISO 8601 with an offset)")
+    again.add_argument("--at", type=_offsets, metavar="P=OFFSET,…", help="up to these offsets of the timeline's partitions")
+    parts.add_parser(
+        "restore", parents=[where, machine], help="a file into the empty state topic; workers, started afterwards, go on from there"
+    ).add_argument("file", type=Path)
+    c.set_defaults(run=commands.state)
 
     c = sub.add_parser("topics", parents=[where, machine], help="the topics and whether they are right")
     c.add_argument("--create", action="store_true", help="create what is missing")

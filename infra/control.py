@@ -20,7 +20,7 @@ OURS = "headrace.error."
 
 
 def read(kafka: Kafka, name: str) -> Iterator[Any]:
-    """Every record of topic `name` that is there now."""
+    """Every record of topic `name` that is there now, and none that comes meanwhile: no transaction is read by half."""
     consumer = KafkaConsumer(
         **kafka.kafka_python(), enable_auto_commit=False, isolation_level="read_committed", auto_offset_reset="earliest"
     )
@@ -32,11 +32,19 @@ def read(kafka: Kafka, name: str) -> Iterator[Any]:
         ends = consumer.end_offsets(places) if places else {}
         behind = {place for place in places if consumer.position(place) < ends[place]}
         while behind:
-            for records in consumer.poll(timeout_ms=500).values():
-                yield from records
+            for place, records in consumer.poll(timeout_ms=500).items():
+                yield from (record for record in records if record.offset < ends[place])
             behind = {place for place in behind if consumer.position(place) < ends[place]}
     finally:
         consumer.close()
+
+
+def latest(kafka: Kafka, name: str) -> dict[int, dict[bytes, bytes]]:
+    """Partition -> key -> last value, of a compacted topic; a tombstone is no record."""
+    found: dict[int, dict[bytes, bytes | None]] = {}
+    for record in read(kafka, name):
+        found.setdefault(record.partition, {})[record.key] = record.value
+    return {p: {k: v for k, v in records.items() if v is not None} for p, records in found.items()}
 
 
 def send(

@@ -67,14 +67,14 @@ def judge(kafka: Kafka, ledger: Ledger, policy: Policy) -> Verdict:
     verdict = Verdict(events=ledger.events)
     logs = _logs(kafka, topics.TIMELINE)
     _effects(verdict, logs, ledger)
-    committed = _committed(kafka, topics.ONLINE_STATE)
+    committed = control.latest(kafka, topics.ONLINE_STATE)
     outputs: Counter[tuple[str, bytes, bytes]] = Counter()
     for partition in range(kafka.partitions):
         machine = Fold(partition, kafka.partitions)
         outputs += _replay(verdict, f"online-{partition}", machine, logs.get(partition, []), committed.get(partition, {}))
         _profiles(verdict, machine, ledger)
     metrics = _logs(kafka, topics.METRICS).get(0, [])
-    outputs += _replay(verdict, "monitor", Monitor(policy), metrics, _committed(kafka, topics.MONITOR_STATE).get(0, {}))
+    outputs += _replay(verdict, "monitor", Monitor(policy), metrics, control.latest(kafka, topics.MONITOR_STATE).get(0, {}))
     found: Counter[tuple[str, bytes, bytes]] = Counter()
     for name in (topics.METRICS, topics.DRIFT_ALERTS, topics.RETRAINING_REQUESTS):
         found += Counter((name, record.key, record.value) for record in control.read(kafka, name))
@@ -87,14 +87,6 @@ def _logs(kafka: Kafka, topic: str) -> dict[int, list[Log]]:
     for record in control.read(kafka, topic):
         logs.setdefault(record.partition, []).append(Log(record.offset, record.timestamp, record.key, record.value))
     return logs
-
-
-def _committed(kafka: Kafka, topic: str) -> dict[int, dict[bytes, bytes]]:
-    """The last value of every key; a tombstone is no key."""
-    state: dict[int, dict[bytes, bytes | None]] = {}
-    for record in control.read(kafka, topic):
-        state.setdefault(record.partition, {})[record.key] = record.value
-    return {p: {k: v for k, v in records.items() if v is not None} for p, records in state.items()}
 
 
 def _replay(

@@ -1,0 +1,199 @@
+"""The online state as it is committed, as the timeline says it must be, and as a file. All three carry the same hash.
+
+A file is a gzip of frames (length as 4 bytes, big-endian, then msgpack): a header, then (partition, key, value) of every record.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+from kafka import KafkaAdminClient, KafkaProducer
+
+from infra import control
+from streams import topics
+from streams.fold import Fold, Log, shape
+from streams.kafka import Kafka
+from streams.standing import FORMAT, POSITION, Standing
+
+State = dict[bytes, bytes]  # key -> value of one partition, its position among them
+BATCH = 500
+_frame = struct.Struct(">I")
+_pack, _unpack = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(tuple[int, bytes, bytes]).decode
+
+
+class Unfit(Exception):
+    """A state that cannot be taken; the text says why and what to do."""
+
+
+class Header(msgspec.Struct):
+    """Of a file: what wrote it, and the timeline offsets that it stands at."""
+
+    format: int
+    shape: str
+    partitions: int
+    positions: dict[int, int]
+
+
+@dataclass
+class Bound:
+    """Where a rebuild stops: before `offsets[partition]`, or before the first record appended after `until_ms`."""
+
+    offsets: dict[int, int] | None = None
+    until_ms: int | None = None
+
+    def holds(self, partition: int, offset: int, appended_ms: int) -> bool:
+        if self.offsets is not None and offset >= self.offsets.get(partition, 0):
+            return False
+        return self.until_ms is None or appended_ms <= self.until_ms
+
+
+def committed(kafka: Kafka) -> dict[int, State]:
+    """What the workers have committed, by the state topic."""
+    return {p: {} for p in range(kafka.partitions)} | control.latest(kafka, topics.ONLINE_STATE)
+
+
+def rebuild(kafka: Kafka, bound: Bound, progress: Callable[[int], None] = lambda done: None) -> dict[int, State]:
+    """Fold the timeline from its beginning, up to `bound`, and emit nothing."""
+    folds = {p: Fold(p, kafka.partitions) for p in range(kafka.partitions)}
+    states: dict[int, dict[bytes, bytes | None]] = {p: {} for p in folds}
+    batches: dict[int, list[Log]] = {p: [] for p in folds}
+    done, last = 0, dict[int, Log]()
+    over: set[int] = set()
+
+    def fold(p: int) -> None:
+        states[p].update(folds[p].fold(batches[p]).touched)
+        batches[p] = []
+
+    for record in control.read(kafka, topics.TIMELINE):
+        p = record.partition
+        if p in over or not bound.holds(p, record.offset, record.timestamp):
+            over.add(p)  # the first record that is out ends its partition: no hole
+            continue
+        last[p] = Log(record.offset, record.timestamp, record.key, record.value)
+        batches[p].append(last[p])
+        done += 1
+        if len(batches[p]) == BATCH:
+            fold(p)
+            progress(done)
+    for p, log in last.items():
+        fold(p)
+        key, value = folds[p].position(log.offset + 1, log.timestamp)
+        states[p][key] = value
+    progress(done)
+    return {p: {k: v for k, v in state.items() if v is not None} for p, state in states.items()}
+
+
+def positions(states: dict[int, State]) -> dict[int, int]:
+    """Timeline offset that each partition's state stands at."""
+    return {p: Standing.load(state[POSITION]).next for p, state in states.items() if POSITION in state}
+
+
+def digest(state: State) -> str:
+    """Hash of one partition's state. Left out is `as_of`, the one fact that is about the clock and not about the timeline."""
+    found = blake2b(digest_size=8)
+    for key in sorted(state):
+        value = state[key]
+        if key == POSITION:
+            standing = Standing.load(value)
+            standing.as_of = 0
+            value = standing.dump()
+        found.update(_frame.pack(len(key)) + key + _frame.pack(len(value)) + value)
+    return found.hexdigest()
+
+
+# --- file ----------------------------------------------------------------------------------------------------------------
+def save(states: dict[int, State], file: Path, kafka: Kafka) -> None:
+    with gzip.open(file, "wb", compresslevel=3) as out:
+        for frame in (
+            msgspec.msgpack.encode(Header(FORMAT, shape(kafka.partitions), kafka.partitions, positions(states))),
+            *_frames(states),
+        ):
+            out.write(_frame.pack(len(frame)) + frame)
+
+
+def _frames(states: dict[int, State]) -> Iterator[bytes]:
+    for partition, state in states.items():
+        for key, value in state.items():
+            yield _pack((partition, key, value))
+
+
+def load(file: Path) -> tuple[Header, dict[int, State]]:
+    """Raises `Unfit` where it is no such file, or not whole."""
+    try:
+        with gzip.open(file, "rb") as text:
+            header = msgspec.msgpack.decode(_read(text) or b"", type=Header)
+            states: dict[int, State] = {p: {} for p in range(header.partitions)}
+            while (frame := _read(text)) is not None:
+                partition, key, value = _unpack(frame)
+                states[partition][key] = value
+    except (OSError, EOFError, KeyError, msgspec.DecodeError) as error:
+        raise Unfit(f"{file} is no state, or not a whole one: {error}") from None
+    if positions(states) != header.positions:
+        raise Unfit(f"{file} is not whole: it stands at {positions(states)}, its header says {header.positions}")
+    return header, states
+
+
+def _read(text: BinaryIO | gzip.GzipFile) -> bytes | None:
+    head = text.read(_frame.size)
+    if not head:
+        return None
+    if len(head) < _frame.size:
+        raise EOFError("it ends inside a frame")
+    frame = text.read(_frame.unpack(head)[0])
+    if len(frame) < _frame.unpack(head)[0]:
+        raise EOFError("it ends inside a frame")
+    return frame
+
+
+def restore(kafka: Kafka, file: Path) -> dict[int, int]:
+    """Write the file's state to the empty state topic, one transaction a partition; returns the positions it stands at.
+
+    Whoever starts a worker then goes on from there. Raises `Unfit` where workers run, the topic is not empty, or the file was
+    written by another format or partition count.
+    """
+    header, states = load(file)
+    mine = (FORMAT, shape(kafka.partitions), kafka.partitions)
+    if (header.format, header.shape, header.partitions) != mine:
+        theirs = f"format {header.format}, settings {header.shape}, {header.partitions} partitions"
+        raise Unfit(f"{file} has {theirs}; here they are {mine[0]}, {mine[1]}, {mine[2]}: rebuild from the timeline instead")
+    _refuse_unless_idle(kafka)
+    for partition, state in states.items():
+        # The id that a worker's own producer has for this partition: one that still runs is fenced.
+        producer = KafkaProducer(
+            **kafka.kafka_python(), transactional_id=f"{kafka.prefix}fold-{partition}", transaction_timeout_ms=600_000, linger_ms=20
+        )
+        try:
+            producer.init_transactions()
+            producer.begin_transaction()
+            for key, value in sorted(state.items(), key=lambda record: record[0] == POSITION):
+                producer.send(kafka.prefix + topics.ONLINE_STATE, key=key, value=value, partition=partition)
+            producer.commit_transaction()
+        finally:
+            producer.close(timeout=5)
+    written = committed(kafka)
+    wrong = [p for p in states if digest(written[p]) != digest(states[p])]
+    if wrong:
+        raise Unfit(f"what was written is not what the file holds, in partitions {wrong}: did a worker start meanwhile?")
+    return header.positions
+
+
+def _refuse_unless_idle(kafka: Kafka) -> None:
+    if any(committed(kafka).values()):
+        raise Unfit(f"{kafka.prefix}{topics.ONLINE_STATE} holds a state: delete the topic and run `headrace topics --create` first")
+    admin = KafkaAdminClient(**kafka.kafka_python())
+    try:
+        group = f"{kafka.prefix}fold"
+        members = admin.describe_groups([group])[group]["members"]
+    except KeyError:
+        return
+    finally:
+        admin.close()
+    if members:
+        raise Unfit(f"{len(members)} workers run: stop them first, they would fold beside the restore")

@@ -1,47 +1,294 @@
-"""What the fold costs per event, in process: decode, learn, encode what changed; batches of 500, no broker.
+"""What an event costs: the whole worker on real Kafka, beside what one could write in an afternoon; and as the state grows.
 
-python -m bench.fold [--data FILE] [--events N] [--json]
+    python -m bench.fold [--data FILE] [--events N] [--json]
+
+Three consumers of the same N interactions, each in a process of its own, one after the other, on a broker of their own:
+`worker`  ours: `headrace worker`, four partitions: ingest with validation, timeline, fence, fold, state and position in transactions;
+`bare`    a confluent-kafka consume-transform-produce loop: the same decoding and learning, the same state records, no guarantee:
+          no timeline, no transaction, no position that is committed with its effects;
+`faust`   idiomatic faust-streaming: an agent over the topic, one table per source.
+
+Each is started and ready before the first event is sent; then all are sent at full speed. Figures: events per CPU-second of the
+consumer's process group (so: on one core), CPU us an event, bytes of state an event. The broker and the sender share the machine.
+
+`growth`: CPU us an event of the fold alone, in process, batches of 500, with 1, 10 and 100 times the users and items in its state.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import gzip
 import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from infra.bootstrap import DEMO_DATA
-from infra.replay import rows
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from infra.bootstrap import DEMO_DATA, ROOT
+from infra.broker import Broker
+from infra.provisioning import provision
+from infra.replay import Row, backfill, rows
+from streams import topics
 from streams.fold import Fold, Log
+from streams.kafka import Kafka
 from streams.reader import BATCH
+from streams.standing import POSITION, Standing
 from streams.timeline import Interacted, Source, encode
+
+PARTITIONS = 4
+SLOWEST = 20_000  # events that Faust gets: more would take minutes
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+# --- the other two, each as its own process --------------------------------------------------------------------------------
+def bare(kafka: Kafka, events: int) -> None:
+    """The loop without a guarantee. Prints `start` once it has its partitions and `end` after the last event."""
+    from streams.ingest import ingest
+
+    consumer = Consumer(
+        kafka.confluent() | {"group.id": "bare", "auto.offset.reset": "earliest", "enable.auto.commit": True, "fetch.min.bytes": 1 << 16}
+    )
+    producer = Producer(kafka.confluent() | {"linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
+    consumer.subscribe([kafka.prefix + topics.INTERACTIONS], on_assign=lambda *_: print("start", flush=True))
+    folds = {p: Fold(p, kafka.partitions) for p in range(kafka.partitions)}
+    done = 0
+    while done < events:
+        batches: dict[int, list[Log]] = {}
+        for message in consumer.consume(2_000, 0.1):
+            if message.error() is not None:
+                continue
+            done += 1
+            partition, offset, appended = message.partition() or 0, message.offset() or 0, message.timestamp()[1]
+            record = ingest(0, partition, offset, appended, message.key(), message.value(), message.headers() or [])
+            if record is not None:
+                batches.setdefault(partition, []).append(Log(offset, appended, message.key(), encode(record)))
+        for partition, logs in batches.items():
+            for key, value in folds[partition].fold(logs).touched.items():
+                while True:
+                    try:
+                        producer.produce(kafka.prefix + topics.ONLINE_STATE, value, key=key, partition=partition)
+                        break
+                    except BufferError:
+                        producer.poll(0.1)
+            producer.poll(0)
+    producer.flush(60)
+    print("end", flush=True)
+    time.sleep(60)
+
+
+def idiomatic(kafka: Kafka, events: int) -> None:
+    """Faust as its documentation shows it: a record, an agent, tables."""
+    import faust
+
+    from learners.online import Online
+    from streams.ingest import ingest
+
+    app = faust.App(
+        "idiomatic", broker=f"kafka://{kafka.bootstrap}", store="memory://", topic_partitions=kafka.partitions, web_enabled=False,
+        value_serializer="raw", datadir=tempfile.mkdtemp(prefix="headrace-faust-"), topic_disable_leader=True,
+    )  # fmt: skip
+    tables = {kind: app.Table(f"online-{kind}", default=bytes, key_type=str, value_type=bytes) for kind in "pcus"}
+    online, done = Online(), 0
+
+    @app.agent(app.topic(kafka.prefix + topics.INTERACTIONS, value_serializer="raw", value_type=bytes, key_type=bytes))  # type: ignore[untyped-decorator]
+    async def learn(stream: Any) -> None:
+        nonlocal done
+        async for event in stream.events():
+            done += 1
+            message = event.message
+            headers = [(k, v) for k, v in (message.headers or {}).items()] if isinstance(message.headers, dict) else message.headers or []
+            record = ingest(0, message.partition, message.offset, int(message.timestamp * 1000), message.key, message.value, headers)
+            if isinstance(record, Interacted):
+                touched, _ = online.learn_one(record.user, record.item, record.at)
+                for key in touched:
+                    tables[key[0]][key] = online.dump(key)
+            if done == events:
+                print("end", flush=True)
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def announce() -> None:
+        while not app.consumer.assignment():
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(3)  # its tables are recovered
+        print("start", flush=True)
+
+    app.finalize()
+    faust.Worker(app, loglevel="ERROR", redirect_stdouts=False).execute_from_commandline()
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------------
+def cpu_s(group: int) -> float:
+    """CPU seconds that the processes of a group have used."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group:
+            total += (int(fields[11]) + int(fields[12])) / TICK
+    return total
+
+
+def bytes_in(folder: Path, topic: str) -> int:
+    return sum(file.stat().st_size for file in folder.glob(f"data/{topic}-*/*.log"))
+
+
+def measure(name: str, kafka: Kafka, source: list[Row], folder: Path) -> dict[str, Any]:
+    """Start one of the three, send it the interactions, wait until it has had them all."""
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HEADRACE_TRITON__URL": "127.0.0.1:9",
+        "HEADRACE_KAFKA": json.dumps({"bootstrap": kafka.bootstrap, "partitions": kafka.partitions, "prefix": kafka.prefix}),
+    }  # fmt: skip
+    ready, events = folder / "ready", len(source)
+    ours = [sys.executable, "-m", "infra.cli", "worker", "--ready", str(ready)]
+    command = ours if name == "worker" else [sys.executable, "-m", "bench.fold", "--as", name, "--events", str(events)]
+    with (
+        open(folder / f"{name}.log", "wb") as log,
+        subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=subprocess.PIPE if name != "worker" else log, stderr=log, start_new_session=True
+        ) as process,
+    ):
+        try:
+            tail = Tail(kafka)
+            if name == "worker":
+                _until(ready.exists)
+            else:
+                _said(process, b"start")
+            cpu, began = cpu_s(process.pid), time.monotonic()
+            asyncio.run(backfill(kafka, source, "bench", lambda done, all: None))
+            if name == "worker":
+                _until(lambda: tail.folded() >= events)
+            else:
+                _said(process, b"end")
+            cpu, wall = cpu_s(process.pid) - cpu, time.monotonic() - began
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    speed = {
+        "cpu_us_per_event": round(cpu / events * 1e6, 1),
+        "events_per_cpu_s": round(events / cpu),
+        "events_per_s": round(events / wall),
+    }
+    return {"events": events, **speed}
+
+
+class Tail:
+    """How many records the committed state says are folded; follows the state topic."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._consumer = Consumer(
+            kafka.confluent() | {"group.id": "tail", "enable.auto.commit": False, "isolation.level": "read_committed"}
+        )
+        self._consumer.assign([TopicPartition(kafka.prefix + topics.ONLINE_STATE, p, 0) for p in range(kafka.partitions)])
+        self._of: dict[int, int] = {}
+
+    def folded(self) -> int:
+        for message in self._consumer.consume(100_000, 0):
+            if message.error() is None and message.key() == POSITION:
+                self._of[message.partition() or 0] = Standing.load(message.value() or b"").counts.get("folded", 0)
+        return sum(self._of.values())
+
+
+def _until(check: Any, within_s: float = 300) -> None:
+    deadline = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < deadline, "not within 300 s"
+        time.sleep(0.1)
+
+
+def _said(process: subprocess.Popen[bytes], word: bytes) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == word:
+            return
+    raise AssertionError(f"ended before {word!r}; see its log")
+
+
+def run(name: str, source: list[Row], folder: Path) -> dict[str, Any]:
+    """A broker of its own, filled with the interactions, then the measurement."""
+    broker = Broker.prepare(folder / f"kafka-{name}")
+    with open(folder / f"kafka-{name}.log", "wb") as log, subprocess.Popen(broker.command(), stdout=log, stderr=log) as process:
+        try:
+            _until(broker.answers)
+            kafka = Kafka(broker.bootstrap, partitions=PARTITIONS)
+            provision(kafka)
+            figures = measure(name, kafka, source, folder)
+            if name != "faust":
+                figures["state_bytes_per_event"] = round(bytes_in(broker.folder, f"{kafka.prefix}{topics.ONLINE_STATE}") / len(source))
+            return figures
+        finally:
+            process.kill()
+
+
+def growth(factor: int) -> dict[str, float]:
+    """The fold alone: a state of `factor` times 5,000 users and 2,000 items, then 20,000 events more."""
+    rng, fold, seconds, written = random.Random(factor), Fold(0, 1), 0.0, 0
+    users, items, filled, counted = 5_000 * factor, 2_000 * factor, 10_000 * factor, 20_000
+    for start in range(0, filled + counted, BATCH):
+        logs = []
+        for n in range(start, start + BATCH):
+            user, item = f"u{rng.randrange(users)}", f"i{int(rng.paretovariate(0.8)) % items}"
+            logs.append(Log(n, n, b"", encode(Interacted(Source(0, 0, n, n), user, item, "view", float(n), id=f"e{n}"))))
+        began = time.process_time()
+        touched = fold.fold(logs).touched
+        if start >= filled:
+            seconds += time.process_time() - began
+            written += sum(len(k) + len(v or b"") for k, v in touched.items())
+    return {
+        "users": users,
+        "items": items,
+        "cpu_us_per_event": round(seconds / counted * 1e6, 1),
+        "bytes_per_event": round(written / counted),
+    }
+
+
+def first(data: Path, events: int, folder: Path) -> list[Row]:
+    """The first `events` interactions of a file that is in order of time; the whole one may be too large to sort."""
+    with gzip.open(data, "rt") if data.suffix == ".gz" else open(data) as text:
+        (folder / "part.csv").write_text("".join(islice(text, events + 1)))
+    return rows(folder / "part.csv")
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data", type=Path, default=DEMO_DATA)
-    arguments.add_argument("--events", type=int, default=50_000)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
+    arguments.add_argument("--events", type=int, default=100_000, help="the first so many (100,000)")
+    arguments.add_argument("--only", choices=["worker", "bare", "faust", "growth"], help="one of them")
+    arguments.add_argument("--as", dest="role", choices=["bare", "faust"], help=argparse.SUPPRESS)
     arguments.add_argument("--json", action="store_true")
     args = arguments.parse_args()
-    source = rows(args.data)[: args.events]
-    logs = [
-        Log(n, n, b"", encode(Interacted(Source(0, 0, n, n * 4), r.user, r.item, "view", r.at, id=f"e{n}"))) for n, r in enumerate(source)
-    ]
-    fold, touched, written = Fold(0, 1), 0, 0
-    began = time.process_time()
-    for at in range(0, len(logs), BATCH):
-        step = fold.fold(logs[at : at + BATCH])
-        touched += len(step.touched)
-        written += sum(len(k) + len(v or b"") for k, v in step.touched.items())
-    seconds = time.process_time() - began
-    n = len(logs)
-    figures = {
-        "events": n,
-        "cpu_us_per_event": round(seconds / n * 1e6, 1),
-        "records_per_event": round(touched / n, 2),
-        "bytes_per_event": round(written / n),
-    }
-    print(json.dumps(figures) if args.json else "\n".join(f"{name:18} {value}" for name, value in figures.items()))
+    if args.role:
+        there = json.loads(os.environ["HEADRACE_KAFKA"])
+        (bare if args.role == "bare" else idiomatic)(Kafka(there["bootstrap"], there["prefix"], there["partitions"]), args.events)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
+    source = first(args.data, args.events, folder)
+    figures: dict[str, Any] = {}
+    for name in [args.only] if args.only else ["worker", "bare", "faust", "growth"]:
+        if name == "growth":
+            figures[name] = {f"{factor}x": growth(factor) for factor in (1, 10, 100)}
+        else:
+            figures[name] = run(name, source[: SLOWEST if name == "faust" else None], folder)
+        print(name, figures[name], file=sys.stderr, flush=True)
+    if not args.only:
+        speed = {name: figures[name]["events_per_cpu_s"] for name in ("worker", "bare", "faust")}
+        cost = {factor: figures["growth"][factor]["cpu_us_per_event"] for factor in ("1x", "10x", "100x")}
+        figures["ratios"] = {
+            "worker_to_bare": round(speed["worker"] / speed["bare"], 2), "worker_to_faust": round(speed["worker"] / speed["faust"], 1),
+            "at_10x": round(cost["10x"] / cost["1x"], 2), "at_100x": round(cost["100x"] / cost["1x"], 2),
+        }  # fmt: skip
+    shutil.rmtree(folder)
+    print(json.dumps(figures) if args.json else "\n".join(f"{name:8} {values}" for name, values in figures.items()))
 
 
 if __name__ == "__main__":

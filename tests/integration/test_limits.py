@@ -1,0 +1,85 @@
+"""Where a guarantee ends, the worker stops and says why and what to do; it never goes on in silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGTERM
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+
+from infra import control, state
+from infra.provisioning import provision
+from streams import topics
+from tests.chaos import oracle
+from tests.chaos.cluster import Cluster, prepare, wait
+from tests.chaos.ledger import Ledger
+from tests.integration.conftest import lacking
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.skipif(lacking() is not None, reason=str(lacking()))]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """One worker that has folded some hundred events and has ended."""
+    made = prepare(tmp_path, workers=1, partitions=1)
+    try:
+        ledger = Ledger(made.kafka, seed=3, events_s=500)
+        wait(lambda: ledger.events > 400, 30)
+        ledger.stop()
+        oracle.settle(made.kafka)
+        made.end("worker-0", SIGTERM)
+        yield made
+    finally:
+        made.close()
+
+
+def cut(cluster: Cluster, topic: str, before: int) -> None:
+    """What retention does: the records before that offset are gone."""
+    admin = KafkaAdminClient(**cluster.kafka.kafka_python())
+    admin.delete_records({TopicPartition(cluster.kafka.prefix + topic, 0): before})
+    admin.close()
+
+
+def last_words(cluster: Cluster) -> str:
+    """The worker, started again, ends by itself with exit code 1; returns why, by its log."""
+    cluster.start_worker("worker-0")
+    assert cluster.workers["worker-0"].wait(40) == 1
+    lines = (cluster.folder / "worker-0" / "log").read_text().splitlines()
+    return next(line for line in reversed(lines) if "STOP" in line)
+
+
+def test_a_timeline_that_retention_has_cut_under_the_state_stops_the_worker(cluster: Cluster) -> None:
+    kafka, file = cluster.kafka, cluster.folder / "half"
+    half = state.positions(state.committed(kafka))[0] // 2
+    state.save(state.rebuild(kafka, state.Bound(offsets={0: half})), file, kafka)
+    name, admin = kafka.prefix + topics.ONLINE_STATE, KafkaAdminClient(**kafka.kafka_python())
+    admin.delete_topics([name])
+    wait(lambda: name not in admin.list_topics(), 20)
+    admin.close()
+    time.sleep(1)
+    provision(kafka)
+    assert state.restore(kafka, file) == {0: half}
+    cut(cluster, topics.TIMELINE, half + 10)
+    said = last_words(cluster)
+    assert "timeline.v1" in said and "retention has overtaken our position" in said
+    assert "delete the topic online-state.v1 and run `headrace topics --create`" in said
+
+
+def test_an_input_that_retention_has_cut_before_it_was_read_stops_the_worker(cluster: Cluster) -> None:
+    for n in range(20):
+        control.send(cluster.kafka, topics.INTERACTIONS, b"ann", b'{"n": %d}' % n)
+    cut(cluster, topics.INTERACTIONS, control.records_in(cluster.kafka, topics.INTERACTIONS))
+    said = last_words(cluster)
+    assert "ingest: retention has overtaken our position" in said
+    assert "what it removed is lost" in said and "reset the group" in said
+
+
+def test_a_state_of_other_settings_stops_the_worker(cluster: Cluster) -> None:
+    standing = control.standings(cluster.kafka)[0]
+    standing.shape = "other"
+    control.send(cluster.kafka, topics.ONLINE_STATE, b"position", standing.dump())
+    said = last_words(cluster)
+    assert "was written with format" in said and "run `headrace topics --create`" in said

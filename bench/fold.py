@@ -100,7 +100,7 @@ def idiomatic(kafka: Kafka, events: int) -> None:
     tables = {kind: app.Table(f"online-{kind}", default=bytes, key_type=str, value_type=bytes) for kind in "pcus"}
     online, done = Online(), 0
 
-    @app.agent(app.topic(kafka.prefix + topics.INTERACTIONS, value_serializer="raw", value_type=bytes, key_type=bytes))  # type: ignore[untyped-decorator]
+    @app.agent(app.topic(kafka.prefix + topics.INTERACTIONS, value_serializer="raw", value_type=bytes, key_type=bytes))  # type: ignore[untyped-decorator] # faust carries no types
     async def learn(stream: Any) -> None:
         nonlocal done
         async for event in stream.events():
@@ -115,7 +115,7 @@ def idiomatic(kafka: Kafka, events: int) -> None:
             if done == events:
                 print("end", flush=True)
 
-    @app.task  # type: ignore[untyped-decorator]
+    @app.task  # type: ignore[untyped-decorator] # faust carries no types
     async def announce() -> None:
         while not app.consumer.assignment():
             await asyncio.sleep(0.1)

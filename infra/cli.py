@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from infra import commands
+from infra import commands, launch
 from infra.commands import Failed
 
 # Errors that say what is wrong by themselves; anything else is a fault of ours and keeps its traceback. By name, so that
@@ -96,12 +96,12 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--seed", type=int, default=7, help="of ties and of the planted change (7)")
     c.add_argument("--dir", type=Path, help="where the run writes (default: .headrace/demo in the checkout; emptied first)")
     c.add_argument("--setup-seconds", type=float, help=argparse.SUPPRESS)
-    c.set_defaults(run=commands.demo)
+    c.set_defaults(run=launch.demo)
 
     c = sub.add_parser("up", parents=[where], help="start Kafka, Triton, worker and trainer, empty, and keep them running")
     c.add_argument("--dir", type=Path, help="where the run writes (default: .headrace/up in the checkout; emptied first)")
     c.add_argument("--sasl-password", help="the local broker asks for a login as `headrace` with this password")
-    c.set_defaults(run=commands.up)
+    c.set_defaults(run=launch.up)
 
     c = sub.add_parser("ask", parents=[where, machine], help="the list for a user")
     c.add_argument("user", help="user id; '' for an anonymous session (with --recent)")
@@ -184,11 +184,11 @@ def parser() -> argparse.ArgumentParser:
     c = sub.add_parser("worker", parents=[where], help="one worker process (for a cluster; `up` starts one itself)")
     c.add_argument("--name", default="worker-0", help="stable across restarts, so that it gets its partitions back (worker-0)")
     c.add_argument("--ready", type=Path, metavar="FILE", help="touched once it is ready")
-    c.set_defaults(run=commands.worker)
+    c.set_defaults(run=launch.worker)
 
     c = sub.add_parser("trainer", parents=[where], help="the trainer process (for a cluster; `up` starts one itself)")
     c.add_argument("--ready", type=Path, metavar="FILE", help="touched once it is ready")
-    c.set_defaults(run=commands.trainer)
+    c.set_defaults(run=launch.trainer)
     return top
 
 

@@ -1,18 +1,14 @@
-"""What each command of the command line does; `infra.cli` has their flags. Imports wait until a command needs them."""
+"""What the commands do that talk to a running system; `infra.cli` has their flags. Imports wait until a command needs them."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import base64
-import contextlib
 import dataclasses
 import json
-import os
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +16,11 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from infra import running
-from infra.bootstrap import DEMO_DATA
 from infra.ports import is_answered
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from infra.demo import Plan
-    from infra.screen import Screen
-    from infra.stack import Stack
-    from streams.events import Release
+    from infra.state import State
 
 QUALITY_S = 5.0  # between two lines of `watch` about quality
 
@@ -43,7 +33,7 @@ class Failed(Exception):
         self.code = code
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def settings_of(args: argparse.Namespace) -> Settings:
     """The settings, with what the flags say on top."""
     try:
         settings = Settings()
@@ -62,7 +52,7 @@ def _running(args: argparse.Namespace, *needed: str) -> Settings:
 
     `needed`: who has to answer there, of `kafka` and `triton`; a client library would try for half a minute.
     """
-    settings, there = _settings(args), running.announced()
+    settings, there = settings_of(args), running.announced()
     if there is not None:
         if not args.kafka and settings.kafka.bootstrap == Settings.model_fields["kafka"].default.bootstrap:
             settings = settings.model_copy(update={"kafka": dataclasses.replace(settings.kafka, **there["kafka"])})
@@ -74,125 +64,6 @@ def _running(args: argparse.Namespace, *needed: str) -> Settings:
             start = "" if there or getattr(args, name) else "no stack runs here: start one with `make demo` or `headrace up`; "
             raise Failed(f"{start}no {name.title()} answers at {address} (--{name} HOST:PORT names another; `headrace doctor` looks)", 3)
     return settings
-
-
-@contextlib.asynccontextmanager
-async def _stack(args: argparse.Namespace, settings: Settings, screen: Screen, folder: Path, **more: Any) -> AsyncIterator[Stack]:
-    """A started stack that the other commands find; Ctrl-C or SIGTERM ends it within 5 s, whatever still waits for it."""
-    from infra.stack import Stack
-
-    task = asyncio.current_task()
-    assert task is not None
-    with running.claim(folder):
-        stack = Stack(settings, folder, screen.say, kafka_given=bool(args.kafka), triton_given=bool(args.triton), **more)
-
-        stopping: list[asyncio.Task[None]] = []
-
-        def interrupt() -> None:
-            if not stopping:
-                screen.say("ending: worker, trainer, Triton, then Kafka …")
-                stopping.append(asyncio.create_task(stack.stop()))  # at once, beside what `task` has to close
-                task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, interrupt)
-        screen.say(f"starting Kafka, Triton, worker and trainer; logs in {folder / 'logs'}")
-        found = None
-        try:
-            await stack.start()
-            found = running.announce(stack.settings)
-            screen.say(f"up: Kafka {stack.settings.kafka.bootstrap}, Triton {stack.settings.triton.url} (gRPC); Ctrl-C ends everything")
-            if found is None:
-                screen.say("another stack runs here: `headrace ask` and the others go there, unless --kafka and --triton say otherwise")
-            yield stack
-        finally:
-            await (stopping[0] if stopping else stack.stop())
-            running.forget(found)
-            if task.cancelling():  # the interpreter would wait for threads that wait for a Kafka which has ended
-                sys.stdout.flush()
-                os._exit(130)
-
-
-# --- demo, up ------------------------------------------------------------------------------------------------------------
-def demo(args: argparse.Namespace) -> int:
-    from infra.demo import Plan, dump
-    from infra.screen import Screen
-
-    data = args.data or DEMO_DATA
-    if not data.exists():
-        raise Failed(f"no data at {data}: run `make setup`, or give --data FILE with the columns user,item,value,timestamp", 3)
-    before = running.FOLDER / "demo.json"
-    armed_for = args.armed_for
-    if armed_for is None:
-        measured = json.loads(before.read_text()).get("after_planted_s", {}).get("alerted") if before.exists() else None
-        armed_for = 3 * measured if measured else 90.0
-    plan = Plan(
-        events_s=args.events, asks_s=args.asks, drift=not args.no_drift, armed_for_s=armed_for,
-        until=args.until or ("forever" if not args.json else "promoted"), deadline_s=args.deadline, seed=args.seed,
-    )  # fmt: skip
-    screen = Screen(quiet_stdout=args.json)
-    document = asyncio.run(_demo(args, plan, screen, data))
-    if args.json:
-        print(dump(document))
-    if plan.drift and document["promoted"]:
-        before.parent.mkdir(exist_ok=True)
-        before.write_text(dump(document))
-    if plan.drift and not document["promoted"]:
-        print("the release that the drift should have caused is not live", file=sys.stderr)
-        return 1
-    if not plan.drift:
-        armed = max(document["story_s"] - document["armed_s"], 0) if document["armed_s"] else 0
-        print(f"{document['drift_alerts']} drift alerts in {armed:.0f} s of an armed detector", file=sys.stderr)
-    return 0 if plan.drift or not document["drift_alerts"] else 1
-
-
-async def _demo(args: argparse.Namespace, plan: Plan, screen: Screen, data: Path) -> dict[str, Any]:
-    from infra.demo import Story
-
-    settings = _settings(args)
-    # The story's own dials: a first model early, and no other reason to train than the drift.
-    policy = dataclasses.replace(settings.policy, volume_first=8_000, volume_every=0, schedule_s=0, cool_down_s=60, after_change=8_000)
-    kafka = dataclasses.replace(settings.kafka, partitions=2)
-    rollout = dataclasses.replace(settings.rollout, canary_share=0.25, judged=60)  # a canary that is judged within seconds
-    settings = settings.model_copy(update={"policy": policy, "kafka": kafka, "rollout": rollout})
-    async with _stack(args, settings, screen, args.dir or running.FOLDER / "demo") as stack:
-        story = Story(stack, data, plan, screen.say)
-        showing = asyncio.create_task(screen.show(story))
-        try:
-            await story.run()
-        finally:
-            showing.cancel()
-            await asyncio.gather(showing, return_exceptions=True)
-        return await story.report(args.setup_seconds)
-
-
-def up(args: argparse.Namespace) -> int:
-    from infra.screen import Screen
-
-    async def serve() -> None:
-        folder = args.dir or running.FOLDER / "up"
-        async with _stack(args, _settings(args), Screen(), folder, sasl_password=args.sasl_password or ""):
-            await asyncio.Event().wait()
-
-    asyncio.run(serve())
-    return 0
-
-
-# --- processes -----------------------------------------------------------------------------------------------------------
-def worker(args: argparse.Namespace) -> int:
-    from streams.worker import run
-
-    settings = _settings(args)
-    run(settings.kafka, settings.triton.url, args.name, settings.policy, args.ready)
-    return 0
-
-
-def trainer(args: argparse.Namespace) -> int:
-    from streams.trainer import run
-
-    s = _settings(args)
-    run(s.kafka, s.triton.url, s.triton.repository, Path(__file__).parent / "models" / "sequence", s.training, s.rollout, args.ready)
-    return 0
 
 
 # --- asking and watching -------------------------------------------------------------------------------------------------
@@ -365,14 +236,15 @@ def release(args: argparse.Namespace) -> int:
         fold, records = control.releases(kafka)
         by_version: dict[int, list[Any]] = {}
         for record in records:
-            by_version.setdefault(record.version, []).append(record)
+            if record.version:  # 0: a request that another one's training answered
+                by_version.setdefault(record.version, []).append(record)
         if args.json:
             print(json.dumps({"live": fold.live, "canary": fold.canary, "versions": {v: fold.stages[v] for v in by_version}}))
             return 0
         if not by_version:
             print("no version yet: the first training comes with enough events (policy.volume_first), or with `headrace retrain`")
             return 0
-        since = _since(records)
+        since = control.since(records)
         print(f"{'#':>4} {'stage':12} {'since':19}  {'why':8} gate: NDCG@10 on held-out choices")
         for version, steps in sorted(by_version.items()):
             gates: dict[str, Any] = next((r.gates or {} for r in steps if "ndcg10" in (r.gates or {})), {})
@@ -397,18 +269,6 @@ def release(args: argparse.Namespace) -> int:
         raise Failed(refused)
     print(f"version {args.version}: {stage}")
     return 0
-
-
-def _since(records: Sequence[Release]) -> dict[int, datetime]:
-    """When each version came to the stage it is at; a version is superseded by another one's record."""
-    from serving.release import Releases
-
-    fold, since = Releases(), dict[int, datetime]()
-    for record in records:
-        before = dict(fold.stages)
-        fold.apply(record.version, record.stage, record.share)
-        since.update({version: record.at for version, stage in fold.stages.items() if before.get(version) != stage})
-    return since
 
 
 # --- dead letters --------------------------------------------------------------------------------------------------------
@@ -476,27 +336,28 @@ def state(args: argparse.Namespace) -> int:
             found = states.committed(kafka)
             states.save(found, args.file, kafka)
         else:
-            states.restore(kafka, args.file)
-            found = states.load(args.file)[1]
+            found = states.restore(kafka, args.file)
     except states.Unfit as unfit:
         raise Failed(str(unfit)) from None
-    return _told_hashes(args, found, found)
+    return _told_hashes(args, found)
 
 
-def _told_hashes(args: argparse.Namespace, theirs: dict[int, Any], mine: dict[int, Any]) -> int:
-    """A line a partition: where it stands, and its hash; 1 where the two differ."""
-    from infra import state as states
+def _told_hashes(args: argparse.Namespace, found: dict[int, State], rebuilt: dict[int, State] | None = None) -> int:
+    """A line a partition: where it stands, and its hash; 1 where the one that was `rebuilt` differs."""
+    from infra.state import digest, positions
 
-    at, same = states.positions(theirs), True
-    for p in sorted(theirs):
-        one, other = states.digest(theirs[p]), states.digest(mine.get(p, {}))
-        same = same and one == other
-        if one != other:
-            differ = sorted(k for k in theirs[p].keys() | mine[p].keys() if theirs[p].get(k) != mine[p].get(k))
-            print(f"partition {p}: {len(differ)} records differ, first {[k.decode() for k in differ[:5]]}", file=sys.stderr)
-        entry = {"partition": p, "position": at.get(p, 0), "records": len(theirs[p]), "hash": one, "rebuilt": other}
-        verdict = f"{one} {'ok' if one == other else f'DIFFERS from the rebuilt {other}'}"
-        print(json.dumps(entry) if args.json else f"{p:4}  position {at.get(p, 0):10}  {len(theirs[p]):8} records  {verdict}")
+    at, same = positions(found), True
+    for p, mine in sorted(found.items()):
+        entry = {"partition": p, "position": at.get(p, 0), "records": len(mine), "hash": digest(mine)}
+        verdict = ""
+        if rebuilt is not None:
+            entry["rebuilt"] = digest(rebuilt[p])
+            verdict = "ok" if entry["hash"] == entry["rebuilt"] else f"DIFFERS from the rebuilt {entry['rebuilt']}"
+            if verdict != "ok":
+                same, differ = False, sorted(k for k in mine.keys() | rebuilt[p].keys() if mine.get(k) != rebuilt[p].get(k))
+                print(f"partition {p}: {len(differ)} records differ, first {[k.decode() for k in differ[:5]]}", file=sys.stderr)
+        text = f"{p:4}  position {entry['position']:10}  {entry['records']:8} records  {entry['hash']} {verdict}".rstrip()
+        print(json.dumps(entry) if args.json else text)
     return 0 if same else 1
 
 

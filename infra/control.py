@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -78,9 +79,19 @@ def releases(kafka: Kafka) -> tuple[Releases, list[Release]]:
             release = Release.model_validate_json(record.value or b"")
         except ValueError:
             continue
-        if fold.apply(release.version, release.stage, release.share, release.sha256, release.request, release.id) is None:
+        if release.apply_to(fold) is None:
             records.append(release)
     return fold, records
+
+
+def since(records: Sequence[Release]) -> dict[int, datetime]:
+    """When each version came to the stage it is at; a version is superseded by another one's record."""
+    fold, found = Releases(), dict[int, datetime]()
+    for record in records:
+        before = dict(fold.stages)
+        record.apply_to(fold)
+        found.update({version: record.at for version, stage in fold.stages.items() if before.get(version) != stage})
+    return found
 
 
 def move(kafka: Kafka, version: int, stage: str) -> str | None:

@@ -152,8 +152,8 @@ def _read(text: BinaryIO | gzip.GzipFile) -> bytes | None:
     return frame
 
 
-def restore(kafka: Kafka, file: Path) -> dict[int, int]:
-    """Write the file's state to the empty state topic, one transaction a partition; returns the positions it stands at.
+def restore(kafka: Kafka, file: Path) -> dict[int, State]:
+    """Write the file's state to the empty state topic, one transaction a partition; returns it.
 
     Whoever starts a worker then goes on from there. Raises `Unfit` where workers run, the topic is not empty, or the file was
     written by another format or partition count.
@@ -181,7 +181,7 @@ def restore(kafka: Kafka, file: Path) -> dict[int, int]:
     wrong = [p for p in states if digest(written[p]) != digest(states[p])]
     if wrong:
         raise Unfit(f"what was written is not what the file holds, in partitions {wrong}: did a worker start meanwhile?")
-    return header.positions
+    return states
 
 
 def _refuse_unless_idle(kafka: Kafka) -> None:

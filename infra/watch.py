@@ -76,7 +76,7 @@ class Picture:
         elif isinstance(event, RetrainingRequest):
             self.requests.append(event)
         elif isinstance(event, Release):
-            ignored = self.releases.apply(event.version, event.stage, event.share, event.sha256, event.request, event.id)
+            ignored = event.apply_to(self.releases)
             if ignored is None:
                 self.records.append(event)
         self.appended[event.id] = appended  # type: ignore[attr-defined] # these three have ids

@@ -6,11 +6,18 @@ comparison. `tests/chaos/test_failpoints.py` ends each once, and fails where som
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
 _name, _, _time = os.environ.get("HEADRACE_FAILPOINT", "").partition(":")
 _left = int(_time or 1)
+
+
+def failpoint_in(seconds: float, name: str) -> None:
+    """A failpoint so long after now, in whatever the running event loop does then."""
+    if name == _name:
+        asyncio.get_running_loop().call_later(seconds, failpoint, name)
 
 
 def failpoint(name: str) -> None:

@@ -7,9 +7,12 @@ ISO 8601 with an offset. A change inside `.v1` only adds optional names.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+if TYPE_CHECKING:
+    from serving.release import Releases
 
 # No control characters, no white space at the ends: such ids come back in answers and end up in keys and logs.
 _ID = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
@@ -156,6 +159,10 @@ class Release(Event):
         if self.stage not in ("requested", "refused") and self.version == 0:
             raise ValueError(f"version must be at least 1 for stage {self.stage!r}")
         return self
+
+    def apply_to(self, releases: Releases) -> str | None:
+        """Take this record into the fold; returns why it was ignored, None where it counted."""
+        return releases.apply(self.version, self.stage, self.share, self.sha256, self.request, self.id)
 
 
 # Topic name -> model, for validation, the exported schemas and the golden files.

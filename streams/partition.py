@@ -13,7 +13,7 @@ from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from serving.failpoint import failpoint
+from serving.failpoint import failpoint, failpoint_in
 from streams.fold import Log, Output, Step
 from streams.kafka import Kafka, discard
 
@@ -116,8 +116,8 @@ class Partition:
         for result in sent:  # all acknowledged before EndTxn is asked for
             await result
         failpoint("commit.acknowledged")
-        for ms in (1, 3):  # somewhere between the request to end the transaction and the broker's word
-            asyncio.get_running_loop().call_later(ms / 1000, failpoint, f"commit.ending_{ms}ms")
+        failpoint_in(0.001, "commit.ending_1ms")  # somewhere between the request to end the transaction and the broker's word
+        failpoint_in(0.003, "commit.ending_3ms")
         await producer.commit_transaction()
         failpoint("commit.ended")
         self._read_to = max(self._read_to, sent[0].result().offset)  # type: ignore[attr-defined] # aiokafka: RecordMetadata

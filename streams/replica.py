@@ -156,7 +156,7 @@ class Replica:
 
     def _release(self, value: bytes) -> None:
         release = Release.model_validate_json(value)
-        ignored = self.releases.apply(release.version, release.stage, release.share, release.sha256, release.request, release.id)
+        ignored = release.apply_to(self.releases)
         if ignored is not None:
             log.warning("release record %s ignored: %s", release.id, ignored)
         self._on_release(self.releases)

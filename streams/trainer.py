@@ -33,6 +33,7 @@ from serving.failpoint import failpoint
 from serving.publish import publish
 from serving.release import Releases, Rollout
 from streams import topics
+from streams.canary import judged
 from streams.events import Metric, Release, RetrainingRequest, to_bytes, utc
 from streams.history import History
 from streams.kafka import Kafka
@@ -87,10 +88,7 @@ class Trainer:
                         log.warning("release record at %s ignored: %s", record.offset, error)
                         continue
                     self._heard.add(release.id)
-                    ignored = self.releases.apply(
-                        release.version, release.stage, release.share, release.sha256, release.request, release.id
-                    )
-                    if ignored is None:
+                    if release.apply_to(self.releases) is None:
                         self._records.append(release)
 
     def _tell(self, stage: Any, version: int, request: RetrainingRequest, **more: Any) -> None:
@@ -310,60 +308,17 @@ class Trainer:
         """Canary, then live; or rolled back on evidence of harm. Operators' records win over ours."""
         if self.releases.stages.get(version) in ("candidate", "shadow"):
             self._tell("canary", version, request, share=self.rollout.canary_share)
-        before = self.releases.live
-        mine: list[float] = []
-        others: list[float] = []
-        asks = 0
-        metrics = KafkaConsumer(**self.kafka.kafka_python(), enable_auto_commit=False, isolation_level="read_committed")
-        try:
-            place = TopicPartition(self.kafka.prefix + topics.METRICS, 0)
-            metrics.assign([place])
-            metrics.seek_to_end(place)
-            metrics.position(place)
-            deadline = time.monotonic() + self.rollout.deadline_s
-            while time.monotonic() < deadline and asks < self.rollout.judged and not self.stopping:
-                for records in metrics.poll(timeout_ms=300).values():
-                    for record in records:
-                        try:
-                            metric = Metric.model_validate_json(record.value or b"")
-                        except ValidationError:  # the monitor has put it into the dead letters
-                            continue
-                        if metric.signal == "served" and metric.version == version:
-                            mine += metric.ndcgs
-                            asks += metric.counts.get("asks", 0)
-                        elif metric.signal == "served" and metric.version == before:
-                            others += metric.ndcgs
-        finally:
-            metrics.close()
+        canary = judged(self.kafka, version, self.releases.live, self.rollout, lambda: self.stopping)
         if self.stopping:
             return  # whoever starts next goes on from the canary record
         self._catch_up()
         if self.releases.stages.get(version) != "canary":
             log.info("version %s is %s by an operator's word", version, self.releases.stages.get(version))
             return
-        figures = {
-            "judged": asks,
-            "canary_ndcg10": _mean(mine),
-            "live_ndcg10": _mean(others),
-            "canary_blocks": len(mine),
-            "live_blocks": len(others),
-        }
-        if _harmful(mine, others):
-            self._tell("rolled_back", version, request, reason="the canary's lists are worse than the live ones", gates=figures)
+        if canary.is_harmful:
+            self._tell("rolled_back", version, request, reason="the canary's lists are worse than the live ones", gates=canary.figures())
         else:
-            self._tell("live", version, request, gates=figures)
-
-
-def _harmful(mine: list[float], others: list[float]) -> bool:
-    """Evidence of harm: the canary's mean is below the live one's with 99 % confidence (normal, session blocks)."""
-    if min(len(mine), len(others)) < 20:
-        return False
-    error = float(np.sqrt(np.var(mine, ddof=1) / len(mine) + np.var(others, ddof=1) / len(others)))
-    return float(np.mean(mine) - np.mean(others)) + 2.326 * error < 0
-
-
-def _mean(values: list[float]) -> float | None:
-    return round(float(np.mean(values)), 5) if values else None
+            self._tell("live", version, request, gates=canary.figures())
 
 
 def _popular(part: Split, row: dict[str, int]) -> npt.NDArray[np.float32]:

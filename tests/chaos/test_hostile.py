@@ -17,7 +17,7 @@ from feedback.policy import Policy
 from infra.bootstrap import ROOT
 from serving.release import Releases
 from streams import topics
-from streams.events import PUBLIC, Metric, Release, RetrainingRequest
+from streams.events import PUBLIC, Release
 from streams.fold import Fold, Log
 from streams.ingest import Refused, ingest
 from streams.monitor import Monitor
@@ -127,8 +127,7 @@ def _as_public(releases: Releases, name: str, value: bytes, valid: bool) -> str:
         assert not valid, value
         return "letter"
     if isinstance(event, Release):
-        releases.apply(event.version, event.stage, event.share, event.sha256, event.request, event.id)
-    assert isinstance(event, Release | RetrainingRequest | Metric) or name == topics.DRIFT_ALERTS
+        event.apply_to(releases)
     return "taken"
 
 

@@ -73,8 +73,7 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
     """As `headrace schema export | head -1` does it."""
     with subprocess.Popen([HEADRACE, "schema", "export"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == "{\n"
-        process.stdout.close()
+        process.stdout.close()  # before it has written anything
         assert process.stderr.read() == ""
 
 

@@ -62,6 +62,9 @@ def test_a_second_version_is_promoted_and_rolled_back_within_a_second(stack: Run
     listed = json.loads(stack.run("release", "list", "--json"))
     assert listed["live"] == first and listed["versions"][str(second)] == "rolled_back"
     assert json.loads(stack.run("release", "show", str(second)))[0]["stage"] == "requested"
+    together = Release(id="together-refused", version=0, stage="refused", request="together", at=utc(time.time()))
+    stack.send(topics.RELEASES, to_bytes(together), "sequence")  # as where one training answers several requests
+    assert str(second) in stack.run("release", "list")
     stack.run("release", "promote", "99", code=3)
     stack.run("release", "show", "99", code=3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -64,6 +65,7 @@ class Recommender:
     def __init__(self, kafka: Kafka, repository: str, temperature: float, boot_s: float) -> None:
         self._repository, self._temperature = Path(repository), temperature
         self._vocabularies: dict[int, Vocabulary] = {}
+        self._releases = Releases()  # what answers go by: the replica's fold as it was when its vocabularies were last looked for
         self._loading = threading.Lock()
         self._load_again = 0.0  # when a vocabulary that is not here is looked for again, monotonic s
         self._broken_until = 0.0
@@ -96,7 +98,7 @@ class Recommender:
 
     # --- releases ----------------------------------------------------------------------------------------------------
     def _on_release(self, releases: Releases) -> None:
-        """Have the vocabularies of the versions that may be asked for in memory before the first answer needs them."""
+        """Have the vocabularies of the versions that may be asked for in memory, and only then let answers ask for them."""
         with self._loading:
             for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
                 try:
@@ -109,15 +111,15 @@ class Recommender:
                 self.replica.view.fallback = self._vocabularies[releases.live].popular
             for version in self._vocabularies.keys() - set(releases.loaded(4)) - {releases.live, releases.canary}:
                 del self._vocabularies[version]
+            self._releases = copy.copy(releases)
 
     # --- answers -----------------------------------------------------------------------------------------------------
     def answer(self, requests: Sequence[Request], sequence: Sequence_) -> list[Response]:
         """One response per request. `sequence(version, items[B, LENGTH])` calls the deep model, RuntimeError if it cannot."""
-        releases = self.replica.releases
         if 0 < self._load_again < time.monotonic():
             self._load_again = 0.0
-            self._on_release(releases)
-        arms = [releases.version_for(r.user) for r in requests]
+            self._on_release(self.replica.releases)
+        arms = [self._releases.version_for(r.user) for r in requests]
         histories = [self._history(r) for r in requests]
         deep = self._deep(arms, histories, sequence)
         heard = min(self.replica.as_of.values())

@@ -1,0 +1,84 @@
+"""Releases and answers: a version is asked for once its vocabulary is there, and a late one is looked for again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from serving.bundle import Vocabulary, seal
+from serving.release import Releases
+from streams import recommender
+from streams.kafka import Kafka
+from streams.recommender import Recommender, Request
+
+ASK = Request("ann", 2, recent=("tea",))
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Recommender]:
+    """A recommender whose Kafka does not answer: it hears of releases by this test only."""
+    made = Recommender(Kafka("127.0.0.1:9", partitions=1), str(tmp_path), temperature=0.0, boot_s=0.0)
+    made.replica.as_of = {0: int(time.time() * 1000)}  # a fresh state: degraded is what has no model
+    yield made
+    made.close()
+
+
+def bundle(repository: Path, version: int) -> str:
+    folder = repository / "sequence" / str(version)
+    folder.mkdir(parents=True)
+    (folder / "vocabulary.json").write_text(json.dumps(["tea", "cup"]))
+    (folder / "popular.json").write_text(json.dumps(["cup"]))
+    return seal(folder)
+
+
+def live(version: int, sha256: str) -> Releases:
+    releases = Releases()
+    assert releases.apply(version, "candidate", sha256=sha256) is None
+    assert releases.apply(version, "live") is None
+    return releases
+
+
+def sequence(version: int, items: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    return np.full((len(items), 1), 2, np.int64), np.ones((len(items), 1), np.float32)
+
+
+def test_answers_go_by_the_old_version_until_the_new_ones_vocabulary_is_there(
+    serving: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    releases, while_loading, load = live(3, bundle(tmp_path, 3)), [], Vocabulary.load
+
+    def loading(folder: Path, sha256: str | None) -> Vocabulary:
+        answer = serving.answer([ASK], sequence)[0]
+        while_loading.append((answer.version, answer.degraded))
+        return load(folder, sha256)
+
+    monkeypatch.setattr(Vocabulary, "load", loading)
+    serving.replica.releases = releases  # as the replica has it at that moment
+    serving._on_release(releases)
+    assert while_loading == [(0, False)]
+    answer = serving.answer([ASK], sequence)[0]
+    assert (answer.version, answer.degraded) == (3, False)
+
+
+def test_a_vocabulary_that_comes_late_is_looked_for_again(serving: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommender, "BREAK_S", 0.0)
+    elsewhere = tmp_path / "elsewhere"
+    releases = live(3, bundle(elsewhere, 3))
+    serving.replica.releases = releases
+    serving._on_release(releases)
+    answer = serving.answer([ASK], sequence)[0]
+    assert (answer.version, answer.degraded) == (0, True)
+    (elsewhere / "sequence").rename(tmp_path / "sequence")
+    assert serving.answer([ASK], sequence)[0].version == 3
+
+
+def test_a_vocabulary_that_is_not_the_named_one_is_not_served(serving: Recommender, tmp_path: Path) -> None:
+    bundle(tmp_path, 3)
+    serving._on_release(live(3, "0" * 64))
+    assert serving.answer([ASK], sequence)[0].version == 0

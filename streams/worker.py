@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from pathlib import Path
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
 
 from feedback.policy import Policy
 from streams.kafka import Kafka
-from streams.reader import Follower, Ingester
+from streams.reader import AWAY, Follower, Ingester, stop_now
 from streams.topology import topology
 
 log = logging.getLogger("headrace.worker")
+STOP_S = 15  # to commit what is in flight and leave the groups
 
 
 def run(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None = None) -> None:
@@ -25,18 +30,50 @@ def run(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None
 
 
 async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None) -> None:
-    app, readers = topology(kafka, triton, name, policy)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asked = asyncio.create_task(stop.wait())
+    running = asyncio.create_task(_run(kafka, triton, name, policy, ready, asked))
+    await asyncio.wait({asked, running}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({running}, timeout=STOP_S)
+    log.info("stopped")
+    logging.shutdown()
+    os._exit(0)  # what is committed is committed; a client of a broker that is away may take for ever to close
+
+
+async def _run(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None, asked: asyncio.Task[Any]) -> None:
+    if not await _reached(kafka, asked):
+        return
+    app, readers = topology(kafka, triton, name, policy)
     app.flow_control.resume()  # without a Faust consumer nobody else does, and the first `put` would wait for ever
-    await app.start()
+    try:
+        await app.start()
+    except Exception as error:
+        stop_now(log, f"cannot start: {error!r}")
     log.info("started %s", name)
     waiting = asyncio.create_task(_announce(readers, ready))
-    await stop.wait()
+    await asked
     waiting.cancel()
     await app.stop()
-    log.info("stopped")
+
+
+async def _reached(kafka: Kafka, asked: asyncio.Task[Any]) -> bool:
+    """Wait for Kafka to answer; False where we were asked to stop before it did."""
+    told = False
+    while not asked.done():
+        client = AIOKafkaClient(**kafka.aiokafka())
+        try:
+            await client.bootstrap()
+            return True
+        except AWAY as error:
+            if not told:
+                log.warning("waiting for Kafka at %s: %r", kafka.bootstrap, error)
+            told = True
+            await asyncio.wait({asked}, timeout=1)
+        finally:
+            await client.close()
+    return False
 
 
 async def _announce(readers: list[Ingester | Follower], ready: Path | None) -> None:

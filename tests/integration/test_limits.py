@@ -83,3 +83,15 @@ def test_a_state_of_other_settings_stops_the_worker(cluster: Cluster) -> None:
     control.send(cluster.kafka, topics.ONLINE_STATE, b"position", standing.dump())
     said = last_words(cluster)
     assert "was written with format" in said and "run `headrace topics --create`" in said
+
+
+def test_a_worker_without_kafka_waits_for_it_and_may_be_stopped_meanwhile(cluster: Cluster) -> None:
+    log = cluster.folder / "worker-0" / "log"
+    cluster.kill_broker()
+    log.unlink()
+    cluster.start_worker("worker-0")
+    wait(lambda: "waiting for Kafka at" in log.read_text(), 20)
+    assert cluster.end("worker-0", SIGTERM, within_s=3) == 0
+    cluster.start_worker("worker-0")
+    cluster.start_broker()
+    wait(lambda: cluster.is_ready("worker-0"), 40)

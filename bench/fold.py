@@ -97,7 +97,7 @@ def idiomatic(kafka: Kafka, events: int) -> None:
         "idiomatic", broker=f"kafka://{kafka.bootstrap}", store="memory://", topic_partitions=kafka.partitions, web_enabled=False,
         value_serializer="raw", datadir=tempfile.mkdtemp(prefix="headrace-faust-"), topic_disable_leader=True,
     )  # fmt: skip
-    tables = {kind: app.Table(f"online-{kind}", default=bytes, key_type=str, value_type=bytes) for kind in "pcus"}
+    table = app.Table("online", default=bytes, key_type=bytes, value_type=bytes)
     online, done = Online(), 0
 
     @app.agent(app.topic(kafka.prefix + topics.INTERACTIONS, value_serializer="raw", value_type=bytes, key_type=bytes))  # type: ignore[untyped-decorator] # faust carries no types
@@ -109,9 +109,9 @@ def idiomatic(kafka: Kafka, events: int) -> None:
             headers = [(k, v) for k, v in (message.headers or {}).items()] if isinstance(message.headers, dict) else message.headers or []
             record = ingest(0, message.partition, message.offset, int(message.timestamp * 1000), message.key, message.value, headers)
             if isinstance(record, Interacted):
-                touched, _ = online.learn_one(record.user, record.item, record.at)
-                for key in touched:
-                    tables[key[0]][key] = online.dump(key)
+                online.learn_one(record.user, record.item, record.at)
+                for key, value in online.changes().items():
+                    table[key] = value
             if done == events:
                 print("end", flush=True)
 

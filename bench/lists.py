@@ -47,7 +47,7 @@ def main() -> None:
             made = answer(view, Ask(row.user), [], 0.0, rng)
             spent += time.process_time() - began
             hits.append(row.item in made.items)
-            top = [i for i, _ in view.shared.popular[HALF_LIVES.index(500)] if not (view.shared.once and profile.has_had(i))]
+            top = [i for i, _ in view.shared.popular[HALF_LIVES.index(500)] if not (view.shared.once and i in profile.had)]
             popular.append(row.item in top[:10])
         _, repeat = view.online.learn_one(row.user, row.item, row.at)
         if profile is not None:

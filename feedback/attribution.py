@@ -17,21 +17,34 @@ EARLY = 64  # reactions of one user that wait for their answer's record
 WAIT_MS = 600_000  # how long they wait
 JUDGED = 16  # answers of one user whose ids are remembered after the verdict
 
+pack = msgspec.msgpack.Encoder().encode
 _NEGATIVE = frozenset({"dislike", "dismiss"})
 
 
-class Pending(msgspec.Struct, array_like=True, frozen=True):
-    """An answer that waits: ids, what it knew, its ranks (uint8 bytes, row-major) and features (float16 bytes)."""
+class Logged(msgspec.Struct, array_like=True, frozen=True):
+    """What an answer logged: ids, its features (float16 bytes) and ranks (uint8 bytes), row-major."""
 
-    id: str
-    seen: int
-    version: int
     shown: list[str]
     sample: list[str]
     features: bytes
     candidates: list[str]
     ranks: bytes
+
+
+_unpack = msgspec.msgpack.Decoder(Logged).decode
+
+
+class Pending(msgspec.Struct, array_like=True, frozen=True):
+    """An answer that waits: its id, what it knew, and a packed `Logged`, which would be three times as large unpacked."""
+
+    id: str
+    seen: int
+    version: int
+    packed: bytes
     degraded: bool = False  # says nothing about a model: the state was old, or the model out of reach
+
+    def logged(self) -> Logged:
+        return _unpack(self.packed)
 
 
 class Early(msgspec.Struct, array_like=True, frozen=True):
@@ -62,6 +75,7 @@ class Ledger(msgspec.Struct, array_like=True):
     early: list[Early] = []
     judged: list[str] = []
     block: Block | None = None
+    touched: int = 0  # broker time of the last answer or reaction, ms
 
     def take(self, recommendation_id: str) -> Pending | None:
         """Remove and return the waiting answer with that id."""
@@ -92,32 +106,32 @@ def is_positive(kind: str) -> bool:
     return kind not in _NEGATIVE
 
 
-def verdict(pending: Pending, item: str, sources: int) -> npt.NDArray[np.uint8]:
+def verdict(logged: Logged, item: str, sources: int) -> npt.NDArray[np.uint8]:
     """uint8[sources + 1]: at which rank each source, and last the list as shown, had `item`; 255 where it had not."""
     ranks = np.full(sources + 1, 255, np.uint8)
-    if item in pending.candidates:
-        row = pending.candidates.index(item)
-        ranks[:sources] = np.frombuffer(pending.ranks, np.uint8)[row * sources : (row + 1) * sources]
-    if item in pending.shown:
-        ranks[sources] = min(pending.shown.index(item), 254)
+    if item in logged.candidates:
+        row = logged.candidates.index(item)
+        ranks[:sources] = np.frombuffer(logged.ranks, np.uint8)[row * sources : (row + 1) * sources]
+    if item in logged.shown:
+        ranks[sources] = min(logged.shown.index(item), 254)
     return ranks
 
 
-def slate(pending: Pending, item: str, features: int) -> Iterator[tuple[npt.NDArray[np.float32], int, float]]:
+def slate(logged: Logged, item: str, features: int) -> Iterator[tuple[npt.NDArray[np.float32], int, float]]:
     """The slate to learn `item` from, where its features were logged: (rows, row of the item, weight), or nothing.
 
     Rows are the item, the items sampled from the unshown, and the shown ones' share of a uniform draw: one. An item
     that was only in the sample stands for the unshown ones that were not drawn: weight is the inverse of its chance.
     """
-    logged = [*pending.shown, *pending.sample]
-    if item not in logged:
+    rows_of = [*logged.shown, *logged.sample]
+    if item not in rows_of:
         return
-    values = np.frombuffer(pending.features, np.float16).reshape(-1, features).astype(np.float32)
+    values = np.frombuffer(logged.features, np.float16).reshape(-1, features).astype(np.float32)
     if not np.isfinite(values).all():
         return
-    chosen = logged.index(item)
-    k, drawn = len(pending.shown), len(pending.sample)
-    weight = 1.0 if chosen < k else max(len(pending.candidates) - k, drawn) / max(drawn, 1)
+    chosen = rows_of.index(item)
+    k, drawn = len(logged.shown), len(logged.sample)
+    weight = 1.0 if chosen < k else max(len(logged.candidates) - k, drawn) / max(drawn, 1)
     other_shown = [row for row in range(k) if row != chosen]
     rows = [chosen, *(row for row in range(k, k + drawn) if row != chosen), *other_shown[len(other_shown) // 2 :][:1]]
     if len(rows) > 1:

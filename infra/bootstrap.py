@@ -103,7 +103,8 @@ def environment(place: Path, part: str) -> None:
     if not (place / "bin" / "python").exists():
         run(tool, "venv", "-q", "--python", sys.executable, place)
     python = place / "bin" / "python"
-    run(tool, "pip", "install", "-q", "--python", python, "--require-hashes", "-r", lock)
+    # Compiled now: where Python may not keep bytecode (PYTHONDONTWRITEBYTECODE), every start of a process would compile for seconds.
+    run(tool, "pip", "install", "-q", "--compile-bytecode", "--python", python, "--require-hashes", "-r", lock)
     run(tool, "pip", "install", "-q", "--python", python, "--no-deps", "-e", ROOT)
     set_done(place, part, mark)
     say(f"{place.name}: {part} ready in {time.monotonic() - started:.0f} s")

@@ -316,7 +316,8 @@ def _letter(letter: dict[str, Any]) -> dict[str, Any]:
 def state(args: argparse.Namespace) -> int:
     from infra import state as states
 
-    kafka = _running(args, "kafka").kafka
+    settings = _running(args, "kafka")
+    kafka, memory = settings.kafka, settings.memory
 
     def progress(done: int) -> None:
         print(f"\r{done} records folded", end="", file=sys.stderr, flush=True)
@@ -324,19 +325,19 @@ def state(args: argparse.Namespace) -> int:
     try:
         if args.what == "verify":
             theirs = states.committed(kafka)
-            mine = states.rebuild(kafka, states.Bound(offsets=states.positions(theirs)), progress)
+            mine = states.rebuild(kafka, memory, states.Bound(offsets=states.positions(theirs)), progress)
             print(file=sys.stderr)
             return _told_hashes(args, theirs, mine)
         if args.what == "rebuild":
             until = int(args.until.timestamp() * 1000) if args.until else None
-            found = states.rebuild(kafka, states.Bound(offsets=args.at, until_ms=until), progress)
+            found = states.rebuild(kafka, memory, states.Bound(offsets=args.at, until_ms=until), progress)
             print(file=sys.stderr)
-            states.save(found, args.file, kafka)
+            states.save(found, args.file, kafka, memory)
         elif args.what == "dump":
             found = states.committed(kafka)
-            states.save(found, args.file, kafka)
+            states.save(found, args.file, kafka, memory)
         else:
-            found = states.restore(kafka, args.file)
+            found = states.restore(kafka, memory, args.file)
     except states.Unfit as unfit:
         raise Failed(str(unfit)) from None
     return _told_hashes(args, found)

@@ -132,7 +132,7 @@ def worker(args: argparse.Namespace) -> int:
     from streams.worker import run
 
     settings = settings_of(args)
-    run(settings.kafka, settings.triton.url, args.name, settings.policy, args.ready)
+    run(settings.kafka, settings.triton.url, args.name, settings.policy, settings.memory, args.ready)
     return 0
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from learners.items import Items
 from learners.popularity import HALF_LIVES, Popularity
 from serving.client import AsyncClient
 from streams import topics
@@ -131,7 +132,8 @@ class Replay:
         self._tastes, self._tag = tastes, tag
         self._last: dict[str, asyncio.Task[None]] = {}  # of each user, for their order
         self._open: set[asyncio.Task[None]] = set()
-        self._popularity = Popularity()
+        self._items = Items()
+        self._popularity = Popularity(self._items)
         self._had: dict[str, set[str]] = {}
         self._top: list[str] = []
         self._rng = np.random.default_rng(7)
@@ -203,11 +205,11 @@ class Replay:
 
     def _learn(self, row: Row) -> None:
         """The baseline beside the lists: popularity with a half-life of 500 events, what the user had left out."""
-        self._popularity.learn_one(row.item, row.at)
+        self._popularity.learn_one(self._items.learn(row.item), row.at)
         self._had.setdefault(row.user, set()).add(row.item)
         if self.tally.sent % 25 == 0:
             scores = self._popularity.scores()[:, HALF_LIVES.index(500)]
-            self._top = [self._popularity.names[r] for r in np.argsort(-scores, kind="stable")[:300]]
+            self._top = [self._items.names[r] for r in np.argsort(-scores, kind="stable")[:300]]
 
 
 def interaction(row: Row, id: str) -> Interaction:

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from feedback.policy import Policy
+from learners.online import Memory
 from learners.training import Training
 from serving.release import Rollout
 from streams.kafka import Kafka
@@ -44,6 +45,7 @@ class Settings(BaseSettings):
     kafka: Kafka = Kafka()
     triton: Triton = Triton()
     serving: Serving = Serving()
+    memory: Memory = Memory()
     policy: Policy = Policy()
     training: Training = Training()
     rollout: Rollout = Rollout()

@@ -17,6 +17,7 @@ import msgspec
 from kafka import KafkaAdminClient, KafkaProducer
 
 from infra import control
+from learners.online import Memory
 from streams import topics
 from streams.fold import Fold, Log, shape
 from streams.kafka import Kafka
@@ -59,9 +60,9 @@ def committed(kafka: Kafka) -> dict[int, State]:
     return {p: {} for p in range(kafka.partitions)} | control.latest(kafka, topics.ONLINE_STATE)
 
 
-def rebuild(kafka: Kafka, bound: Bound, progress: Callable[[int], None] = lambda done: None) -> dict[int, State]:
+def rebuild(kafka: Kafka, memory: Memory, bound: Bound, progress: Callable[[int], None] = lambda done: None) -> dict[int, State]:
     """Fold the timeline from its beginning, up to `bound`, and emit nothing."""
-    folds = {p: Fold(p, kafka.partitions) for p in range(kafka.partitions)}
+    folds = {p: Fold(p, kafka.partitions, memory) for p in range(kafka.partitions)}
     states: dict[int, dict[bytes, bytes | None]] = {p: {} for p in folds}
     batches: dict[int, list[Log]] = {p: [] for p in folds}
     done, last = 0, dict[int, Log]()
@@ -109,10 +110,10 @@ def digest(state: State) -> str:
 
 
 # --- file ----------------------------------------------------------------------------------------------------------------
-def save(states: dict[int, State], file: Path, kafka: Kafka) -> None:
+def save(states: dict[int, State], file: Path, kafka: Kafka, memory: Memory) -> None:
     with gzip.open(file, "wb", compresslevel=3) as out:
         for frame in (
-            msgspec.msgpack.encode(Header(FORMAT, shape(kafka.partitions), kafka.partitions, positions(states))),
+            msgspec.msgpack.encode(Header(FORMAT, shape(kafka.partitions, memory), kafka.partitions, positions(states))),
             *_frames(states),
         ):
             out.write(_frame.pack(len(frame)) + frame)
@@ -152,14 +153,14 @@ def _read(text: BinaryIO | gzip.GzipFile) -> bytes | None:
     return frame
 
 
-def restore(kafka: Kafka, file: Path) -> dict[int, State]:
+def restore(kafka: Kafka, memory: Memory, file: Path) -> dict[int, State]:
     """Write the file's state to the empty state topic, one transaction a partition; returns it.
 
     Whoever starts a worker then goes on from there. Raises `Unfit` where workers run, the topic is not empty, or the file was
     written by another format or partition count.
     """
     header, states = load(file)
-    mine = (FORMAT, shape(kafka.partitions), kafka.partitions)
+    mine = (FORMAT, shape(kafka.partitions, memory), kafka.partitions)
     if (header.format, header.shape, header.partitions) != mine:
         theirs = f"format {header.format}, settings {header.shape}, {header.partitions} partitions"
         raise Unfit(f"{file} has {theirs}; here they are {mine[0]}, {mine[1]}, {mine[2]}: rebuild from the timeline instead")

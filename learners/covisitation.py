@@ -3,117 +3,170 @@
 Each choice is paired with the user's last few, weighted by 1 / distance, and kept in both directions: what came after
 (a Markov chain, with memory) and what came before. Weights are whole numbers, so that a restored state is equal to the
 last bit. Counts add, so partitions merge by a sum.
+
+In memory an item's list is its record: the numbers of its neighbours, then their weights, two bytes each way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from heapq import nsmallest
+from collections.abc import Sequence
 from math import sqrt
+from struct import Struct
+from typing import Any
 
-import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from learners.items import MARK, Items, found
 
 WINDOW = 5  # previous choices that a new one is paired with
 UNIT = 60  # weight of distance 1: 60, 30, 20, 15, 12 are whole
-KEPT = 48  # neighbours an item keeps, of at most KEPT + SLACK
-SLACK = 16
+KEPT = 48  # neighbours that are kept when a list is cut
+MOST = 64  # neighbours at which it is
+FULL = (1 << 16) - 1  # largest weight: at 1,092 choices in a row the whole list is halved
 DECAY = 0.8  # an older item of the history counts this much less than the one after it
-
-# A neighbour's two weights in one number, half the memory and the time of two: as what came after, in the low bits, and as
-# what came before, above them.
-BEHIND = 28  # bits below what came before
-_LOW = (1 << BEHIND) - 1  # 4 million of the heaviest pairs
-
-_Near = dict[str, int]  # neighbour -> both weights
-_packer = msgspec.msgpack.Encoder()
-_unpacker = msgspec.msgpack.Decoder(tuple[int, dict[str, int]])
+_PAIR = Struct("<HH")  # weight as what came after, and as what came before
+_MASS = Struct("<Q")
 
 
 class CoVisitation:
-    """Bounded neighbour lists per item, `partitions` of them side by side.
+    """Bounded neighbour lists per row of `items`, `partitions` of them side by side.
 
-    >>> pairs = CoVisitation()
-    >>> sorted(pairs.learn_one("tea", ["cup", "pot"]))
-    ['cup', 'pot', 'tea']
+    >>> items = Items()
+    >>> tea, cup, pot = (items.learn(name) for name in ("tea", "cup", "pot"))
+    >>> pairs = CoVisitation(items)
+    >>> sorted(pairs.learn_one(tea, [items.number[cup], items.number[pot]]))
+    [0, 1, 2]
     >>> pairs.rank(["pot"], 2)[0]
     [('tea', 0.5)]
     """
 
-    kind = "c"
+    def __init__(self, items: Items, partitions: int = 1) -> None:
+        self.items = items
+        self._near: list[list[bytes | bytearray]] = [[] for _ in range(partitions)]
+        self._mass = np.zeros((partitions, 64), np.uint64)  # all weight an item ever took part in
+        self._own: Any = memoryview(self._mass[0])
 
-    def __init__(self, partitions: int = 1) -> None:
-        self._near: list[dict[str, _Near]] = [{} for _ in range(partitions)]
-        self._mass: list[dict[str, int]] = [{} for _ in range(partitions)]  # all weight an item ever took part in
+    def _at(self, partition: int, row: int) -> list[bytes | bytearray]:
+        """The partition's lists, long enough for `row`."""
+        near, size = self._near[partition], self._mass.shape[1]
+        if row >= len(near):
+            near.extend([b""] * (row + 1 - len(near)))
+        if row >= size:
+            mass = np.zeros((len(self._near), max(row + 1, size * 3 // 2)), np.uint64)
+            mass[:, :size] = self._mass
+            self._mass, self._own = mass, memoryview(mass[0])
+        return near
 
-    def learn_one(self, item: str, recent: Sequence[str]) -> set[str]:
-        """Pair `item` with the choices before it (`recent`, oldest first); returns the items whose lists changed."""
-        near, mass = self._near[0], self._mass[0]
-        touched: set[str] = set()
-        for distance, other in enumerate(reversed(recent[-WINDOW:]), 1):
-            if other == item or other in touched:
+    def learn_one(self, row: int, recent: Sequence[int]) -> list[int]:
+        """Pair the item in `row` with the choices before it (`recent`, numbers, oldest first).
+
+        Returns the rows of the items whose lists changed.
+        """
+        items, touched, total = self.items, list[int](), 0
+        near = self._at(0, len(items.names) - 1)
+        own = items.number[row]
+        mark, marks = own.to_bytes(MARK, "little"), set[int]()
+        for distance, number in enumerate(reversed(recent[-WINDOW:]), 1):
+            if number == own or number in marks:
                 continue
-            touched.add(other)
+            marks.add(number)
+            other = items.row_of(number)
+            if other < 0:  # evicted since
+                continue
+            touched.append(other)
             weight = UNIT // distance
-            for one, two, added in ((other, item, weight), (item, other, weight << BEHIND)):
-                neighbours = near.get(one)
-                if neighbours is None:
-                    neighbours = near[one] = {}
-                neighbours[two] = neighbours.get(two, 0) + added
-                mass[one] = mass.get(one, 0) + weight
-                if len(neighbours) > KEPT + SLACK:
-                    near[one] = dict(nsmallest(KEPT, neighbours.items(), key=_weakness))
+            total += weight
+            near[other] = self._add(near[other], mark, weight, 0)
+            near[row] = self._add(near[row], number.to_bytes(MARK, "little"), 0, weight)
+            self._own[other] += weight
         if touched:
-            touched.add(item)
+            self._own[row] += total
+            touched.append(row)
         return touched
 
-    def dump(self, item: str) -> bytes:
-        return _packer.encode((self._mass[0].get(item, 0), self._near[0].get(item, {})))
+    @staticmethod
+    def _add(near: bytes | bytearray, mark: bytes, after: int, before: int) -> bytearray:
+        """The list with more weight on one neighbour."""
+        if type(near) is bytes:  # as it was loaded
+            near = bytearray(near)
+        assert isinstance(near, bytearray)
+        end = len(near) >> 1
+        place = found(near, mark, 0, end)
+        if place < 0:
+            if end == MARK * MOST:
+                near = _cut(near)
+                end = len(near) >> 1
+            near[end:end] = mark
+            near += _PAIR.pack(after, before)
+            return near
+        ahead, behind = _PAIR.unpack_from(near, end + place)
+        if ahead + after > FULL or behind + before > FULL:
+            weights = np.frombuffer(near, "<u2", offset=end) >> 1
+            near[end:] = weights.tobytes()
+            ahead, behind = ahead >> 1, behind >> 1
+        _PAIR.pack_into(near, end + place, ahead + after, behind + before)
+        return near
 
-    def load(self, partition: int, item: str, value: bytes | None) -> None:
-        if value is None:
-            self._near[partition].pop(item, None)
-            self._mass[partition].pop(item, None)
-        else:
-            self._mass[partition][item], self._near[partition][item] = _unpacker.decode(value)
+    def dump(self, row: int) -> bytes:
+        return _MASS.pack(self._own[row]) + self._near[0][row] if row < len(self._near[0]) else bytes(_MASS.size)
+
+    def load(self, partition: int, row: int, value: bytes | None) -> None:
+        """Take a dumped list over; None forgets it."""
+        self._at(partition, row)[row] = value[_MASS.size :] if value is not None else b""
+        self._mass[partition, row] = _MASS.unpack_from(value)[0] if value is not None else 0
 
     def rank(self, recent: Sequence[str], k: int) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
         """Best k by what came after the last items, and best k by cosine of both directions, for a history `recent`.
 
         `recent` is oldest first; its last 3 items count for the first list, its last 10 for the second.
         """
-        after: dict[str, float] = {}
-        both: dict[str, float] = {}
         mass = self._mass
+        ends: list[npt.NDArray[np.int32]] = []
+        cosines: list[npt.NDArray[np.float64]] = []
+        shares: list[npt.NDArray[np.float64]] = []
         for age, item in enumerate(reversed(recent[-10:])):
-            own = UNIT
-            for m in mass:
-                own += m.get(item, 0)
-            fade = DECAY**age
-            share = fade / own
-            cosine = fade / sqrt(own)
-            for near in self._near:
-                for other, weights in near.get(item, {}).items():
-                    ahead = weights & _LOW
-                    both[other] = both.get(other, 0.0) + cosine * (ahead + (weights >> BEHIND))
-                    if age < 3 and ahead:
-                        after[other] = after.get(other, 0.0) + ahead * share
-        for other in both:
-            own = UNIT
-            for m in mass:
-                own += m.get(other, 0)
-            both[other] /= sqrt(own)
-        return best(after.items(), k), best(both.items(), k)
+            row = self.items.row.get(item, -1)
+            if not 0 <= row < mass.shape[1]:
+                continue
+            own, fade = float(mass[:, row].sum()) + UNIT, DECAY**age
+            for partition, near in enumerate(self._near):
+                record = near[row] if row < len(near) else b""
+                if record:
+                    size = len(record) >> 3
+                    ends.append(self.items.rows(partition, np.frombuffer(record, "<u4", size)))
+                    weights = np.frombuffer(record, "<u2", 2 * size, MARK * size).reshape(-1, 2).astype(np.float64)
+                    shares.append(weights[:, 0] * (fade / own if age < 3 else 0.0))
+                    cosines.append(weights.sum(1) * (fade / sqrt(own)))
+        if not ends:
+            return [], []
+        rows, both, after = summed(np.concatenate(ends), np.concatenate(cosines), np.concatenate(shares))
+        both /= np.sqrt(mass[:, np.minimum(rows, mass.shape[1] - 1)].sum(0) + UNIT)
+        names, came = self.items.names, after > 0
+        return best(names, rows[came], after[came], k), best(names, rows, both, k)
 
 
-def _weakness(neighbour: tuple[str, int]) -> tuple[int, str]:
-    name, weights = neighbour
-    return -(weights & _LOW) - (weights >> BEHIND), name
+def _cut(near: bytearray) -> bytearray:
+    """The `KEPT` heaviest neighbours, in their order; ties to the newer item."""
+    size = len(near) >> 3
+    marks, weights = np.frombuffer(near, "<u4", size), np.frombuffer(near, "<u2", offset=MARK * size).reshape(-1, 2)
+    kept = np.sort(np.lexsort((-marks.astype(np.int64), -weights.sum(1, dtype=np.int64)))[:KEPT])
+    return bytearray(marks[kept].tobytes() + weights[kept].tobytes())
 
 
-def best(scored: Iterable[tuple[str, float]], k: int) -> list[tuple[str, float]]:
-    """The k highest of (item, score), ties by name."""
-    entries = list(scored)
-    if len(entries) > k:  # floats sort without a key, five times as fast: only what can be among the k gets one
-        least = sorted([score for _, score in entries], reverse=True)[k - 1] if k else float("inf")
-        entries = [entry for entry in entries if entry[1] >= least]
-    return sorted(entries, key=lambda pair: (-pair[1], pair[0]))[:k]
+def summed(rows: npt.NDArray[np.int32], *values: npt.NDArray[np.float64]) -> tuple[Any, ...]:
+    """(each row once, without -1, and for each of `values` its sum over that row)."""
+    found, place = np.unique(rows, return_inverse=True)
+    sums = [np.bincount(place, v, len(found)) for v in values]
+    known = found >= 0
+    return found[known], *(s[known] for s in sums)
+
+
+def best(names: Sequence[str], rows: npt.NDArray[np.signedinteger], scores: npt.NDArray[np.floating], k: int) -> list[tuple[str, float]]:
+    """The k highest as (name of the row, score), ties by name."""
+    if len(rows) > k:
+        least = np.partition(scores, len(rows) - k)[len(rows) - k] if k else np.inf
+        kept = scores >= least
+        rows, scores = rows[kept], scores[kept]
+    entries = ((names[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True))
+    return sorted((e for e in entries if e[0]), key=lambda pair: (-pair[1], pair[0]))[:k]

@@ -4,70 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
+import numpy as np
 
-from learners.covisitation import best
+from learners.covisitation import best, summed
+from learners.items import MARK, Items, found
 from learners.profiles import Profiles
 
 SEEN_BY = 12  # users an item remembers
 MATCHED = 5  # last items of the history that look for neighbours
 NEIGHBOURS = 30  # users that vote
 TAKEN = 20  # last items of a neighbour that get a vote
-_packer = msgspec.msgpack.Encoder()
-_unpacker = msgspec.msgpack.Decoder(list[str])
 
 
 class Neighbours:
-    """The last users of each item, `partitions` of them side by side; their histories are the profiles'.
+    """The last users of each row of `items`, by number, newest first; their histories are the profiles'.
 
-    >>> users, near = Profiles(), Neighbours()
-    >>> for user, item in [("ann", "tea"), ("ann", "cup"), ("bob", "tea")]:
-    ...     _ = users.learn_one(user, item, 0.0), near.learn_one(user, item)
+    >>> items = Items()
+    >>> users, near = Profiles(items), Neighbours(items)
+    >>> for clock, (user, item) in enumerate([("ann", "tea"), ("ann", "cup"), ("bob", "tea")]):
+    ...     row = items.learn(item)
+    ...     near.learn_one(row, users.learn_one(user, items.number[row], 0.0, clock)[0])
     >>> near.rank("bob", ["tea"], users, 5)
     [('cup', 1.0)]
     """
 
-    kind = "s"
+    def __init__(self, items: Items, partitions: int = 1) -> None:
+        self.items = items
+        self._seen_by: list[list[bytes]] = [[] for _ in range(partitions)]
 
-    def __init__(self, partitions: int = 1) -> None:
-        self._seen_by: list[dict[str, list[str]]] = [{} for _ in range(partitions)]
+    def _at(self, partition: int, row: int) -> list[bytes]:
+        """The partition's list, long enough for `row`."""
+        seen_by = self._seen_by[partition]
+        if row >= len(seen_by):
+            seen_by.extend([b""] * (row + 1 - len(seen_by)))
+        return seen_by
 
-    def learn_one(self, user: str, item: str) -> None:
-        """`user` is the latest to choose `item`."""
-        users = self._seen_by[0].setdefault(item, [])
-        if user in users:
-            users.remove(user)
-        users.insert(0, user)
-        del users[SEEN_BY:]
+    def learn_one(self, row: int, user: int) -> None:
+        """The user of that number is the latest to choose the item in `row`."""
+        seen_by, mark = self._at(0, row), user.to_bytes(MARK, "little")
+        users = seen_by[row]
+        place = found(users, mark, 0, len(users))
+        seen_by[row] = mark + users[:place] + users[place + MARK :] if place >= 0 else mark + users[: MARK * (SEEN_BY - 1)]
 
-    def forget(self, user: str) -> list[str]:
-        """Remove an erased user; returns the items whose lists changed."""
-        changed = [item for item, users in self._seen_by[0].items() if user in users]
-        for item in changed:
-            self._seen_by[0][item] = [u for u in self._seen_by[0][item] if u != user]
+    def forget(self, user: int) -> list[int]:
+        """Remove an erased user; returns the rows of the items whose lists changed."""
+        mark, changed = user.to_bytes(MARK, "little"), []
+        for row, users in enumerate(self._seen_by[0]):
+            place = found(users, mark, 0, len(users))
+            if place >= 0:
+                self._seen_by[0][row] = users[:place] + users[place + MARK :]
+                changed.append(row)
         return changed
 
-    def dump(self, item: str) -> bytes:
-        return _packer.encode(self._seen_by[0][item])
+    def dump(self, row: int) -> bytes:
+        return self._at(0, row)[row]
 
-    def load(self, partition: int, item: str, value: bytes | None) -> None:
-        if value is None:
-            self._seen_by[partition].pop(item, None)
-        else:
-            self._seen_by[partition][item] = _unpacker.decode(value)
+    def load(self, partition: int, row: int, value: bytes | None) -> None:
+        self._at(partition, row)[row] = value or b""
 
     def rank(self, user: str, recent: Sequence[str], profiles: Profiles, k: int) -> list[tuple[str, float]]:
         """Best k (item, votes) for a history `recent`, oldest first; what `recent` holds gets no vote."""
-        likeness: dict[str, float] = {}
-        for age, item in enumerate(reversed(recent[-MATCHED:])):
-            for seen_by in self._seen_by:
-                for other in seen_by.get(item, ()):
-                    likeness[other] = likeness.get(other, 0.0) + 1.0 / (1 + age)
-        likeness.pop(user, None)
-        own = set(recent)
-        votes: dict[str, float] = {}
-        for other, weight in best(likeness.items(), NEIGHBOURS):
-            for item in profiles.recent(other)[-TAKEN:]:
-                if item not in own:
-                    votes[item] = votes.get(item, 0.0) + weight
-        return best(votes.items(), k)
+        own, likeness = profiles.number(user), dict[tuple[int, int], float]()
+        rows = [self.items.row.get(item, -1) for item in recent]
+        for age, row in enumerate(reversed(rows[-MATCHED:])):
+            for partition, seen_by in enumerate(self._seen_by):
+                if 0 <= row < len(seen_by):
+                    for number in np.frombuffer(seen_by[row], "<u4").tolist():
+                        likeness[partition, number] = likeness.get((partition, number), 0.0) + 1.0 / (1 + age)
+        if own is not None:
+            likeness.pop(own, None)
+        nearest = sorted(likeness.items(), key=lambda entry: (-entry[1], entry[0]))[:NEIGHBOURS]
+        voted = [(profiles.last_rows(*place, TAKEN), weight) for place, weight in nearest]
+        if not voted:
+            return []
+        choices, votes = summed(np.concatenate([v for v, _ in voted]), np.repeat([w for _, w in voted], [len(v) for v, _ in voted]))
+        fresh = ~np.isin(choices, rows)
+        return best(self.items.names, choices[fresh], votes[fresh], k)

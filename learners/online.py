@@ -1,52 +1,129 @@
-"""The online layer: every source that learns from each interaction, as one. A fold holds one partition, a replica all."""
+"""The online layer: every source that learns from each interaction, as one. A fold holds one partition, a replica all.
+
+Its records on the state topic: `i·item` (the item's number, and what each source knows of it) and `u·user`.
+"""
 
 from __future__ import annotations
 
-from learners.covisitation import CoVisitation
+from struct import Struct
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from learners.covisitation import WINDOW, CoVisitation
+from learners.items import MARK, Items
 from learners.neighbours import Neighbours
-from learners.popularity import Popularity
+from learners.popularity import RECORD, Popularity
 from learners.profiles import Profiles
+
+_HEAD = Struct("<IB")  # the item's number, users it remembers
+_SEEN = _HEAD.size + RECORD.size
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Memory:
+    """How much one partition remembers. At one more per cent, those that were heard of longest ago are forgotten.
+
+    `users`: about 0.4 kB each with 50 choices, 2.4 kB at most. `items`: about 0.7 kB each. `ledgers`: users with answers that
+    wait for a verdict, about 5 kB each, 20 kB at most.
+    """
+
+    users: int = Field(default=1_000_000, ge=100)
+    items: int = Field(default=200_000, ge=100)
+    ledgers: int = Field(default=20_000, ge=100)
 
 
 class Online:
     """Popularity, co-visitation, session neighbours and profiles; `shards` as in `Popularity`.
 
-    A record's key is its source's kind (one letter), a middle dot and the id: `p·item`, `c·item`, `s·item`, `u·user`.
+    `serves`: it will be asked to rank; a fold only learns, and is smaller so.
     """
 
-    def __init__(self, partitions: int = 1, shards: int = 1) -> None:
-        self.popularity = Popularity(partitions, shards)
-        self.pairs = CoVisitation(partitions)
-        self.profiles = Profiles()
-        self.neighbours = Neighbours(partitions)
-        self._sources = {s.kind: s for s in (self.popularity, self.pairs, self.profiles, self.neighbours)}
+    def __init__(self, partitions: int = 1, shards: int = 1, memory: Memory | None = None, serves: bool = True) -> None:
+        self.memory = memory or Memory()
+        self.items = Items(partitions)
+        self.popularity = Popularity(self.items, partitions, shards)
+        self.pairs = CoVisitation(self.items, partitions)
+        self.profiles = Profiles(self.items, partitions, serves)
+        self.neighbours = Neighbours(self.items, partitions)
+        self._changed_items: dict[int, None] = {}  # rows, in the order of the first change
+        self._changed_users: dict[str, None] = {}
+        self._evicted: list[str] = []  # items
 
-    def learn_one(self, user: str, item: str, at: float) -> tuple[set[str], bool]:
-        """Learn one choice at event time `at` (Unix s); returns (keys of the records it changed, it was a repeat)."""
-        recent = self.profiles.recent(user)
-        entered, repeat = self.profiles.learn_one(user, item, at)
-        self.popularity.learn_one(item, at)
-        touched = {f"u·{user}", f"p·{item}"}
+    def learn_one(self, user: str, item: str, at: float) -> tuple[bool, bool]:
+        """Learn one choice at event time `at` (Unix s); returns (entered the user's sequence, it was a repeat)."""
+        items, changed = self.items, self._changed_items
+        row = items.learn(item)
+        self.popularity.learn_one(row, at)
+        number, entered, repeat, recent = self.profiles.learn_one(user, items.number[row], at, self.popularity.clock[0], WINDOW)
+        self._changed_users[user] = changed[row] = None
         if entered:
-            self.neighbours.learn_one(user, item)
-            touched.add(f"s·{item}")
-            touched.update([f"c·{other}" for other in self.pairs.learn_one(item, recent)])
-        return touched, repeat
+            self.neighbours.learn_one(row, number)
+            for other in self.pairs.learn_one(row, recent):
+                changed[other] = None
+        if len(items) > self.memory.items * 1.01:
+            self._evict_items()
+        if len(self.profiles) > self.memory.users * 1.01:
+            for old in self.profiles.oldest(len(self.profiles) - self.memory.users):
+                self.profiles.load(0, old, None)
+                self._changed_users[old] = None
+        return entered, repeat
 
-    def forget(self, user: str) -> set[str]:
-        """Remove a user; the counts they added to stay, they name nobody. Returns the keys of the changed records."""
-        self.profiles.load(0, user, None)
-        return {f"u·{user}", *(f"s·{item}" for item in self.neighbours.forget(user))}
+    def _evict_items(self) -> None:
+        for row in self.popularity.oldest(len(self.items) - self.memory.items).tolist():
+            name = self.items.names[row]
+            self._forget(0, row)
+            self.items.remove(name)
+            self._changed_items.pop(row, None)
+            self._evicted.append(name)
 
-    def dump(self, key: str) -> bytes | None:
-        """The record of `key` for the state topic; None is a tombstone."""
-        return self._sources[key[0]].dump(key[2:])
+    def _forget(self, partition: int, row: int) -> None:
+        for source in (self.popularity, self.pairs, self.neighbours):
+            source.load(partition, row, None)
+
+    def forget(self, user: str) -> None:
+        """Remove a user; the counts they added to stay, they name nobody."""
+        place = self.profiles.number(user)
+        if place is not None:
+            self._changed_items |= dict.fromkeys(self.neighbours.forget(place[1]))
+            self._changed_users[user] = None
+            self.profiles.load(0, user, None)
+
+    def changes(self) -> dict[bytes, bytes | None]:
+        """The records for the state topic that have changed since they were last asked for; None is a tombstone."""
+        names = self.items.names
+        records: dict[bytes, bytes | None] = {b"i\xc2\xb7" + name.encode(): None for name in self._evicted}
+        records |= {b"i\xc2\xb7" + names[row].encode(): self._item(row) for row in self._changed_items}
+        records |= {b"u\xc2\xb7" + user.encode(): self.profiles.dump(user) for user in self._changed_users}
+        self._changed_items, self._changed_users, self._evicted = {}, {}, []
+        return records
+
+    def _item(self, row: int) -> bytes:
+        seen = self.neighbours.dump(row)
+        head = _HEAD.pack(self.items.number[row], len(seen) // MARK)
+        return head + self.popularity.dump(row) + seen + self.pairs.dump(row)
 
     def load(self, partition: int, key: str, value: bytes | None) -> bool:
         """Take one record over from the state topic; False where the key is of another kind."""
-        kind, _, name = key.partition("·")
-        source = self._sources.get(kind)
-        if source is None:
+        kind, name = key[:2], key[2:]
+        if kind == "u·":
+            self.profiles.load(partition, name, value)
+        elif kind == "i·":
+            self._load_item(partition, name, value)
+        else:
             return False
-        source.load(partition, name, value)
         return True
+
+    def _load_item(self, partition: int, name: str, value: bytes | None) -> None:
+        if value is None:
+            row = self.items.row.get(name)
+            if row is not None:
+                self._forget(partition, row)
+                if not self.popularity.known(row):
+                    self.items.remove(name)
+            return
+        number, seen = _HEAD.unpack_from(value)
+        row, pairs = self.items.place(partition, number, name), _SEEN + MARK * seen
+        self.popularity.load(partition, row, value[_HEAD.size : _SEEN])
+        self.neighbours.load(partition, row, value[_SEEN:pairs])
+        self.pairs.load(partition, row, value[pairs:])

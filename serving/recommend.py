@@ -5,7 +5,7 @@ Time and randomness come in; nothing here knows Kafka, Triton or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,21 +87,21 @@ class View:
 
     def knows(self, item: str) -> bool:
         """Has the item ever been chosen or announced? What a request merely names is not an item."""
-        return item in self.online.popularity.row or item in self.catalogue.announced
+        return item in self.online.items.row or item in self.catalogue.announced
 
     def refresh(self) -> None:
         """Bring what is the same for everybody up to date; cheap enough for a few times a second."""
         popularity = self.online.popularity
         scores = popularity.scores()
-        names = popularity.names[: len(scores)]
+        names = self.online.items.names
         first = popularity.first_seen()[: len(scores)]
-        k = min(POPULAR_KEPT, len(names))
+        k = min(POPULAR_KEPT, len(scores))
         popular: list[Scored] = []
         for column in range(scores.shape[1]):
             rows = np.argpartition(-scores[:, column], k - 1)[:k] if k else np.empty(0, np.intp)
-            popular.append(best(((names[r], float(scores[r, column])) for r in rows), k))
+            popular.append(best(names, rows, scores[rows, column], k))
         newest = np.argsort(-np.where(np.isfinite(first), first, -np.inf), kind="stable")[:FRESH_KEPT]
-        fresh = {names[r]: float(first[r]) for r in newest if np.isfinite(first[r])}
+        fresh = {names[r]: float(first[r]) for r in newest if names[r] and np.isfinite(first[r])}
         fresh |= dict(list(self.catalogue.announced.items())[-FRESH_KEPT:])
         learned = list(self.weights.values())
         slates = sum(n for n, _ in learned)
@@ -111,7 +111,7 @@ class View:
             top=scores.max(0, initial=1e-9),
             first=first,
             popular=popular,
-            fresh=best(fresh.items(), FRESH_KEPT),
+            fresh=sorted(fresh.items(), key=lambda entry: (-entry[1], entry[0]))[:FRESH_KEPT],
             ranking=np.asarray(ranking, np.float32),
             order=merged(list(self.guards.values())).order(),
             once=never_happen(list(self.repeats.values())),
@@ -119,7 +119,7 @@ class View:
 
     def values(self, shared: Shared, candidates: Candidates, recent: Sequence[str]) -> npt.NDArray[np.float16]:
         """float16[items, features] of the candidates for a history `recent`."""
-        rows = np.array([self.online.popularity.row.get(item, -1) for item in candidates.items], np.intp)
+        rows = np.array([self.online.items.row.get(item, -1) for item in candidates.items], np.intp)
         known = (rows >= 0) & (rows < len(shared.scores))
         popularity = np.zeros((len(rows), shared.scores.shape[1]), np.float32)
         popularity[known] = shared.scores[rows[known]] / shared.top
@@ -140,14 +140,14 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
     online, shared = view.online, view.shared
     profile = online.profiles.get(ask.user) if ask.user else None
     recent: Sequence[str] = ask.recent or (profile.recent if profile else ())
-    had = profile.has_had if profile and shared.once else (lambda _: False)
+    had: Collection[str] = profile.had if profile and shared.once else ()
     current = set(ask.recent)  # a session's own items are not news to it, where streams do not repeat
 
     def open_to(item: str) -> bool:
         return item not in ask.exclude and view.catalogue.allows(item, ask.categories)
 
     def wanted(item: str) -> bool:
-        return open_to(item) and not had(item) and not (shared.once and item in current)
+        return open_to(item) and item not in had and not (shared.once and item in current)
 
     after, covisited = online.pairs.rank(recent, 80) if recent else ([], [])
     lists: dict[str, Scored] = {
@@ -202,9 +202,9 @@ def _top_up(taken: list[Scored], view: View, shared: Shared, k: int, wanted: Cal
     named = {item for entries in taken for item, _ in entries}
     if len(named) >= k:
         return
-    names, ever = view.online.popularity.names, shared.scores[:, -1]
-    everything = [(names[row], float(ever[row])) for row in np.argsort(-ever, kind="stable")]
-    everything += [(item, 0.0) for item in (*view.catalogue.announced, *view.fallback) if item not in view.online.popularity.row]
+    names, ever = view.online.items.names, shared.scores[:, -1]
+    everything = [(names[row], float(ever[row])) for row in np.argsort(-ever, kind="stable") if names[row]]
+    everything += [(item, 0.0) for item in (*view.catalogue.announced, *view.fallback) if item not in view.online.items.row]
     for fits in (wanted, open_to):
         if fits is open_to and named:
             break

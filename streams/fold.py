@@ -18,9 +18,9 @@ from typing import NamedTuple
 import msgspec
 
 from feedback import attribution, signals
-from feedback.attribution import Block, Early, Ledger, Pending
+from feedback.attribution import Block, Early, Ledger, Logged, Pending
 from learners import covisitation, neighbours, popularity, profiles
-from learners.online import Online
+from learners.online import Memory, Online
 from learners.ranker import PairwiseRanker
 from serving.features import ABSENT, FEATURES, SOURCES
 from serving.guard import Guard, dcg
@@ -70,10 +70,11 @@ class FoldError(Exception):
         self.offset = offset
 
 
-def shape(shards: int) -> str:
+def shape(shards: int, memory: Memory) -> str:
     """Hash of every constant that shapes the state: a state folded with others must be rebuilt, not continued."""
     facts = (
-        shards, popularity.HALF_LIVES, covisitation.WINDOW, covisitation.UNIT, covisitation.KEPT, covisitation.SLACK,
+        shards, memory.users, memory.items, memory.ledgers,
+        popularity.HALF_LIVES, covisitation.WINDOW, covisitation.UNIT, covisitation.KEPT, covisitation.MOST, covisitation.FULL,
         profiles.RECENT, profiles.CONSUMED, profiles.SESSION_GAP, neighbours.SEEN_BY, WINDOW, CHUNK, FEATURES, SOURCES,
         attribution.PENDING, attribution.EARLY, attribution.WAIT_MS, signals.FULL, signals.IDLE_MS,
     )  # fmt: skip
@@ -83,14 +84,14 @@ def shape(shards: int) -> str:
 class Fold:
     """The online state of timeline partition `partition` of `shards`."""
 
-    def __init__(self, partition: int, shards: int) -> None:
-        self.partition, self.shards = partition, shards
+    def __init__(self, partition: int, shards: int, memory: Memory | None = None) -> None:
+        self.partition, self.shards, self.memory = partition, shards, memory or Memory()
         self.reset()
 
     def reset(self) -> None:
         """Back to the state before the first record."""
-        self.standing = Standing(shape=shape(self.shards))
-        self.online = Online(1, self.shards)
+        self.standing = Standing(shape=shape(self.shards, self.memory))
+        self.online = Online(1, self.shards, self.memory, serves=False)
         self.ranker = PairwiseRanker(FEATURES)
         self.ledgers: dict[str, Ledger] = {}
         self._open: set[str] = set()  # users with an open block
@@ -125,9 +126,10 @@ class Fold:
             self._known.update(self._ids[slot])
 
     def _load_standing(self, standing: Standing) -> None:
-        standing.check(shape(self.shards))
+        standing.check(shape(self.shards, self.memory))
         self.standing = standing
         self.online.popularity.clock[0] = standing.clock
+        self.online.items.next, self.online.profiles.next = standing.items, standing.users
         self._guard = Guard(standing.guard, standing.judged)
         self._repeats = Repeats(*standing.repeats)
 
@@ -140,6 +142,7 @@ class Fold:
         """The record that says where the state stands, to be committed with it."""
         s = self.standing
         s.next, s.as_of, s.clock = next_offset, as_of, self.online.popularity.clock[0]
+        s.items, s.users = self.online.items.next, self.online.profiles.next
         s.guard, s.judged = self._guard.sums.tolist(), self._guard.weight
         s.repeats = (self._repeats.n, self._repeats.repeated, self._repeats.recent)
         return POSITION, s.dump()
@@ -162,14 +165,13 @@ class Fold:
                 self._one(record, touched)
             except Exception as error:
                 raise FoldError(log.offset) from error
+        step.touched = self.online.changes()
         for name in sorted(touched):
             step.touched[name.encode()] = self._dump(name)
         return step
 
     def _dump(self, name: str) -> bytes | None:
         kind = name[0]
-        if kind in "pcsu":
-            return self.online.dump(name)
         if kind == "a":
             ledger = self.ledgers.get(name[2:])
             return None if ledger is None else _pack(ledger)
@@ -217,16 +219,13 @@ class Fold:
 
     def _interacted(self, event: Interacted, touched: set[str]) -> None:
         self.standing.watermark = max(self.standing.watermark, event.at)
-        profile = self.online.profiles.get(event.user)
         ledger = self.ledgers.get(event.user)
-        seen = profile.n if profile else 0
-        known = seen > 0
+        seen = self.online.profiles.seen(event.user)
         self.newest.append(event.user)
-        changed, repeat = self.online.learn_one(event.user, event.item, event.at)
-        touched |= changed
-        if known:
+        entered, repeat = self.online.learn_one(event.user, event.item, event.at)
+        if seen:
             self._repeats = self._repeats.after(repeat)
-        if ledger is not None and ledger.pending and (self.online.profiles.get(event.user) or profiles.Profile()).n > seen:
+        if ledger is not None and ledger.pending and entered:
             for pending in ledger.due(seen):
                 self._judge(event.user, ledger, pending, event.item, event.source.appended, touched)
 
@@ -234,11 +233,16 @@ class Fold:
         self._count("impressions")
         if shown.probe:
             self._count("probes")
-        ledger = self._ledger(shown.user, touched)
+        ledger = self._ledger(shown.user, now, touched)
         self._drop_expired(ledger, now)
         pending = Pending(
-            shown.id, shown.seen, shown.version, shown.shown, shown.sample,
-            base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks), shown.degraded,
+            shown.id, shown.seen, shown.version,
+            attribution.pack(
+                Logged(
+                    shown.shown, shown.sample, base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks)
+                )
+            ),
+            shown.degraded,
         )  # fmt: skip
         early = [e for e in ledger.early if e.recommendation_id == shown.id]
         ledger.early = [e for e in ledger.early if e.recommendation_id != shown.id]
@@ -256,7 +260,7 @@ class Fold:
     def _reacted(self, reaction: Reacted, touched: set[str]) -> None:
         self._count("reactions")
         now, positive = reaction.source.appended, attribution.is_positive(reaction.kind)
-        ledger = self._ledger(reaction.user, touched)
+        ledger = self._ledger(reaction.user, now, touched)
         self._drop_expired(ledger, now)
         if reaction.recommendation_id in ledger.judged:
             self._count("attributed")
@@ -270,14 +274,25 @@ class Fold:
 
     def _erased(self, erasure: Erased, touched: set[str]) -> None:
         self._count("erasures")
-        touched |= self.online.forget(erasure.user)
+        self.online.forget(erasure.user)
         if self.ledgers.pop(erasure.user, None) is not None:
             self._open.discard(erasure.user)
             touched.add(f"a·{erasure.user}")
 
-    def _ledger(self, user: str, touched: set[str]) -> Ledger:
+    def _ledger(self, user: str, now: int, touched: set[str]) -> Ledger:
         touched.add(f"a·{user}")
-        return self.ledgers.setdefault(user, Ledger())
+        if user not in self.ledgers and len(self.ledgers) >= self.memory.ledgers * 1.01:
+            by_age = sorted(self.ledgers, key=lambda name: (self.ledgers[name].touched, name))
+            for old in by_age[: len(self.ledgers) - self.memory.ledgers]:
+                ledger = self.ledgers.pop(old)
+                for _ in ledger.pending:
+                    self._count("unjudged")
+                self._close([ledger.block] if ledger.block else [])
+                self._open.discard(old)
+                touched.add(f"a·{old}")
+        ledger = self.ledgers.setdefault(user, Ledger())
+        ledger.touched = now
+        return ledger
 
     def _drop_expired(self, ledger: Ledger, now: int) -> None:
         for _ in range(ledger.expired(now)):
@@ -286,9 +301,10 @@ class Fold:
     # --- judge -------------------------------------------------------------------------------------------------------
     def _judge(self, user: str, ledger: Ledger, pending: Pending, item: str, now: int, touched: set[str]) -> None:
         self._count("judged")
-        ranks = attribution.verdict(pending, item, len(SOURCES))
+        logged = pending.logged()
+        ranks = attribution.verdict(logged, item, len(SOURCES))
         ndcgs = dcg(ranks)
-        for rows, chosen, weight in attribution.slate(pending, item, len(FEATURES)):
+        for rows, chosen, weight in attribution.slate(logged, item, len(FEATURES)):
             rng = Random(f"{self.partition}/{self.ranker.slates}")  # seeded by what the state holds
             self.ranker.learn_slate(rows, chosen, rng, weight)
             touched.add("w·")

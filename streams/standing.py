@@ -7,7 +7,7 @@ import msgspec
 from serving.features import SOURCES
 
 POSITION = b"position"
-FORMAT = 2  # of all records on the state topic
+FORMAT = 3  # of all records on the state topic
 
 
 class Incompatible(Exception):
@@ -17,10 +17,10 @@ class Incompatible(Exception):
 class Standing(msgspec.Struct, kw_only=True):
     """Position and totals of one partition. A new name needs a default; anything else a new `FORMAT`.
 
-    `next`: first timeline offset not folded. `as_of`: time (Unix ms) up to which the input had been read. `clock`:
-    interactions counted. `watermark`: newest event time, Unix s. `fences`: "input/partition" -> highest offset applied.
-    `ids`: event ids that ever entered the window. `second`: broker second of the last metrics; `closed` blocks since,
-    (version, asks, hits, ndcgs, recalls), the last three per source and as shown.
+    `next`: first timeline offset not folded. `as_of`: time (Unix ms) up to which the input had been read. `clock`: interactions
+    counted. `items`, `users`: numbers given. `watermark`: newest event time, Unix s. `fences`: "input/partition" -> highest
+    offset applied. `ids`: event ids that ever entered the window. `second`: broker second of the last metrics; `closed` blocks
+    since, (version, asks, hits, ndcgs, recalls), the last three per source and as shown.
     """
 
     format: int = FORMAT
@@ -28,6 +28,8 @@ class Standing(msgspec.Struct, kw_only=True):
     next: int = 0
     as_of: int = 0
     clock: int = 0
+    items: int = 0
+    users: int = 0
     watermark: float = 0.0
     fences: dict[str, int] = {}
     ids: int = 0

@@ -19,6 +19,7 @@ import faust
 from faust.app import BootStrategy
 
 from feedback.policy import Policy
+from learners.online import Memory
 from streams import topics
 from streams.fold import Fold
 from streams.ingest import Refused, dead_letter_headers, ingest
@@ -40,7 +41,7 @@ class App(faust.App):  # type: ignore[misc] # faust carries no types
     BootStrategy = Boot
 
 
-def topology(kafka: Kafka, triton: str, worker: str, policy: Policy) -> tuple[App, list[Any]]:
+def topology(kafka: Kafka, triton: str, worker: str, policy: Policy, memory: Memory) -> tuple[App, list[Any]]:
     """The worker's application and its readers."""
     app = App(f"{kafka.prefix}worker", broker="kafka://unused", autodiscover=False)
     arriving, folding, watching = app.channel(), app.channel(), app.channel()
@@ -63,7 +64,7 @@ def topology(kafka: Kafka, triton: str, worker: str, policy: Policy) -> tuple[Ap
     pace = 20 if kafka.partitions <= 4 else 40  # ms; each transaction costs the broker about 2 ms, so many partitions wait a little longer
     ingester = Ingester(kafka, worker, arriving)
     fold = Follower(
-        kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions), folding, dense=True
+        kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions, memory), folding, dense=True
     )
     monitor = Follower(
         kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100, lambda p: Monitor(policy), watching, dense=False

@@ -12,6 +12,7 @@ from typing import Any
 from aiokafka.client import AIOKafkaClient
 
 from feedback.policy import Policy
+from learners.online import Memory
 from streams.kafka import Kafka
 from streams.reader import AWAY, Follower, Ingester, stop_now
 from streams.topology import topology
@@ -20,21 +21,21 @@ log = logging.getLogger("headrace.worker")
 STOP_S = 15  # to commit what is in flight and leave the groups
 
 
-def run(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None = None) -> None:
+def run(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Memory, ready: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT. `ready` is there while every partition that the groups gave us is open."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for noisy in ("aiokafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.ERROR)  # it warns of every rebalance
-    asyncio.run(_serve(kafka, triton, name, policy, ready))
+    asyncio.run(_serve(kafka, triton, name, policy, memory, ready))
 
 
-async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None) -> None:
+async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Memory, ready: Path | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     asked = asyncio.create_task(stop.wait())
-    running = asyncio.create_task(_run(kafka, triton, name, policy, ready, asked))
+    running = asyncio.create_task(_run(kafka, triton, name, policy, memory, ready, asked))
     await asyncio.wait({asked, running}, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.wait({running}, timeout=STOP_S)
     log.info("stopped")
@@ -42,10 +43,10 @@ async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Pa
     os._exit(0)  # what is committed is committed; a client of a broker that is away may take for ever to close
 
 
-async def _run(kafka: Kafka, triton: str, name: str, policy: Policy, ready: Path | None, asked: asyncio.Task[Any]) -> None:
+async def _run(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Memory, ready: Path | None, asked: asyncio.Task[Any]) -> None:
     if not await _reached(kafka, asked):
         return
-    app, readers = topology(kafka, triton, name, policy)
+    app, readers = topology(kafka, triton, name, policy, memory)
     app.flow_control.resume()  # without a Faust consumer nobody else does, and the first `put` would wait for ever
     try:
         await app.start()

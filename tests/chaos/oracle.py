@@ -151,7 +151,6 @@ def _profiles(verdict: Verdict, fold: Fold, ledger: Ledger) -> None:
     """The state itself counts each user's events as the ledger does."""
     for user, ids in ledger.sent.items():
         if topics.partition_of(user, fold.shards) == fold.partition:
-            profile = fold.online.profiles.get(user)
-            wanted = sum(id in ledger.acknowledged for id in ids)
-            if (profile.n if profile else 0) != wanted:
-                verdict.notes.append(f"{user}: {profile.n if profile else 0} events in the state, {wanted} acknowledged")
+            counted, wanted = fold.online.profiles.seen(user), sum(id in ledger.acknowledged for id in ids)
+            if counted != wanted:
+                verdict.notes.append(f"{user}: {counted} events in the state, {wanted} acknowledged")

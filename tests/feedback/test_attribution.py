@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.attribution import EARLY, JUDGED, WAIT_MS, Block, Early, Ledger, Pending, is_positive, slate, verdict
+from feedback.attribution import EARLY, JUDGED, WAIT_MS, Block, Early, Ledger, Logged, Pending, is_positive, pack, slate, verdict
 
 SOURCES, FEATURES = 3, 2
 
@@ -20,7 +20,7 @@ def waiting(
     if values is None:
         values = np.arange(len(shown) + len(sample))[:, None] * np.ones(FEATURES)
     ranks = np.arange(len(candidates) * SOURCES, dtype=np.uint8)
-    return Pending(id, seen, 1, shown, sample, values.astype(np.float16).tobytes(), candidates, ranks.tobytes())
+    return Pending(id, seen, 1, pack(Logged(shown, sample, values.astype(np.float16).tobytes(), candidates, ranks.tobytes())))
 
 
 def test_an_answer_is_taken_once() -> None:
@@ -84,19 +84,19 @@ def test_only_dislikes_and_dismissals_are_worth_nothing(kind: str, positive: boo
 
 
 def test_a_verdict_has_each_sources_rank_of_the_item_and_last_its_place_as_shown() -> None:
-    assert verdict(waiting(), "a", SOURCES).tolist() == [0, 1, 2, 0]
-    assert verdict(waiting(), "c", SOURCES).tolist() == [6, 7, 8, 2]
-    assert verdict(waiting(), "t", SOURCES).tolist() == [12, 13, 14, 255]
-    assert verdict(waiting(), "elsewhere", SOURCES).tolist() == [255] * 4
+    assert verdict(waiting().logged(), "a", SOURCES).tolist() == [0, 1, 2, 0]
+    assert verdict(waiting().logged(), "c", SOURCES).tolist() == [6, 7, 8, 2]
+    assert verdict(waiting().logged(), "t", SOURCES).tolist() == [12, 13, 14, 255]
+    assert verdict(waiting().logged(), "elsewhere", SOURCES).tolist() == [255] * 4
 
 
 def test_a_place_beyond_a_byte_is_not_absence() -> None:
-    long = waiting(shown=[f"i{n}" for n in range(300)])
-    assert verdict(Pending("r", 0, 1, long.shown, [], b"", [], b""), "i299", SOURCES).tolist() == [255, 255, 255, 254]
+    long = Logged([f"i{n}" for n in range(300)], [], b"", [], b"")
+    assert verdict(long, "i299", SOURCES).tolist() == [255, 255, 255, 254]
 
 
-def learned(pending: Pending, item: str) -> tuple[list[float], int, float]:
-    ((rows, chosen, weight),) = slate(pending, item, FEATURES)
+def learned(logged: Logged, item: str) -> tuple[list[float], int, float]:
+    ((rows, chosen, weight),) = slate(logged, item, FEATURES)
     assert (rows.dtype, rows.shape[1]) == (np.float32, FEATURES)
     assert (rows[:, 0] == rows[:, 1]).all()
     return rows[:, 0].tolist(), chosen, weight
@@ -104,28 +104,28 @@ def learned(pending: Pending, item: str) -> tuple[list[float], int, float]:
 
 def test_a_shown_item_is_learned_against_the_sample_and_one_other_shown() -> None:
     """Rows are a, b, c = 0, 1, 2 and s, t = 3, 4."""
-    assert learned(waiting(), "a") == ([0, 3, 4, 2], 0, 1.0)
-    assert learned(waiting(), "c") == ([2, 3, 4, 1], 0, 1.0)
+    assert learned(waiting().logged(), "a") == ([0, 3, 4, 2], 0, 1.0)
+    assert learned(waiting().logged(), "c") == ([2, 3, 4, 1], 0, 1.0)
 
 
 def test_a_sampled_item_weighs_the_inverse_of_its_chance_to_be_drawn() -> None:
     """Ten candidates were not shown, two of them drawn."""
-    assert learned(waiting(), "s") == ([3, 4, 1], 0, 5.0)
-    everything = Pending("r", 0, 1, ["a"], ["s", "t"], waiting().features[:12], ["a", "s", "t"], b"")
+    assert learned(waiting().logged(), "s") == ([3, 4, 1], 0, 5.0)
+    everything = Logged(["a"], ["s", "t"], waiting().logged().features[:12], ["a", "s", "t"], b"")
     assert learned(everything, "t")[2] == 1.0
 
 
 @pytest.mark.parametrize("item", ["d", "elsewhere"])
 def test_an_item_whose_features_were_not_logged_teaches_nothing(item: str) -> None:
-    assert list(slate(waiting(), item, FEATURES)) == []
+    assert list(slate(waiting().logged(), item, FEATURES)) == []
 
 
 def test_a_slate_of_one_or_of_values_that_are_no_numbers_teaches_nothing() -> None:
-    assert list(slate(waiting(shown=["a"], sample=[]), "a", FEATURES)) == []
+    assert list(slate(waiting(shown=["a"], sample=[]).logged(), "a", FEATURES)) == []
     values = np.ones((5, FEATURES))
     values[4, 1] = np.nan
-    assert list(slate(waiting(values=values), "a", FEATURES)) == []
+    assert list(slate(waiting(values=values).logged(), "a", FEATURES)) == []
 
 
 def test_an_answer_without_a_sample_is_learned_from_what_it_showed() -> None:
-    assert learned(waiting(sample=[]), "a") == ([0, 2], 0, 1.0)
+    assert learned(waiting(sample=[]).logged(), "a") == ([0, 2], 0, 1.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.state import Bound, Unfit, digest, load, positions, save
+from learners.online import Memory
 from streams.fold import Fold, Log
 from streams.kafka import Kafka
 from streams.standing import POSITION, Standing
@@ -30,7 +31,7 @@ def states(n: int = 40, cut: int = 7, as_of: int = 5) -> dict[int, dict[bytes, b
 
 
 def test_a_saved_state_is_loaded_equal_with_its_positions(tmp_path: Path) -> None:
-    save(states(), tmp_path / "state", KAFKA)
+    save(states(), tmp_path / "state", KAFKA, Memory())
     header, loaded = load(tmp_path / "state")
     assert loaded == states() and positions(loaded) == header.positions == {0: 40, 1: 40}
 
@@ -55,7 +56,7 @@ def test_a_change_of_any_record_changes_the_hash(place: bytes) -> None:
 @pytest.mark.parametrize("harm", ["cut", "no gzip", "other", "missing"])
 def test_a_file_that_is_not_whole_is_refused(harm: str, tmp_path: Path) -> None:
     file = tmp_path / "state"
-    save(states(), file, KAFKA)
+    save(states(), file, KAFKA, Memory())
     if harm == "cut":
         with gzip.open(file) as text:
             whole = text.read()

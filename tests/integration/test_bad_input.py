@@ -63,14 +63,14 @@ def test_a_bad_catalogue_entry_is_a_dead_letter_and_is_never_used(stack: Running
 
 def folded(stack: Running, user: str) -> int:
     """How many choices of `user` the online state holds, by the state topic."""
+    from learners.items import Items
     from learners.profiles import Profiles
 
-    profiles = Profiles()
+    profiles = Profiles(Items())
     for record in control.read(stack.kafka, topics.ONLINE_STATE):
         if record.key == f"u·{user}".encode():
             profiles.load(0, user, record.value)
-    profile = profiles.get(user)
-    return profile.n if profile else 0
+    return profiles.seen(user)
 
 
 def test_dlq_retry_brings_a_mended_one_back(stack: Running) -> None:

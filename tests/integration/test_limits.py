@@ -12,6 +12,7 @@ from kafka import KafkaAdminClient, TopicPartition
 
 from infra import control, state
 from infra.provisioning import provision
+from learners.online import Memory
 from streams import topics
 from tests.chaos import oracle
 from tests.chaos.cluster import Cluster, prepare, wait
@@ -54,14 +55,14 @@ def last_words(cluster: Cluster) -> str:
 def test_a_timeline_that_retention_has_cut_under_the_state_stops_the_worker(cluster: Cluster) -> None:
     kafka, file = cluster.kafka, cluster.folder / "half"
     half = state.positions(state.committed(kafka))[0] // 2
-    state.save(state.rebuild(kafka, state.Bound(offsets={0: half})), file, kafka)
+    state.save(state.rebuild(kafka, Memory(), state.Bound(offsets={0: half})), file, kafka, Memory())
     name, admin = kafka.prefix + topics.ONLINE_STATE, KafkaAdminClient(**kafka.kafka_python())
     admin.delete_topics([name])
     wait(lambda: name not in admin.list_topics(), 20)
     admin.close()
     time.sleep(1)
     provision(kafka)
-    assert state.positions(state.restore(kafka, file)) == {0: half}
+    assert state.positions(state.restore(kafka, Memory(), file)) == {0: half}
     cut(cluster, topics.TIMELINE, half + 10)
     said = last_words(cluster)
     assert "timeline.v1" in said and "retention has overtaken our position" in said

@@ -1,45 +1,28 @@
-"""What every online source promises: a state that survives the state topic to the last byte, and stays bounded."""
+"""What every online source promises: a state that survives the state topic to the last byte, stays bounded, and merges."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from random import Random
-from typing import Any
 
+import numpy as np
 import pytest
 
 from learners import covisitation, neighbours, popularity, profiles
-from learners.covisitation import CoVisitation
-from learners.neighbours import Neighbours
-from learners.popularity import Popularity
-from learners.profiles import Profiles
+from learners.online import Online
 
 Choice = tuple[str, str, float]
 
-
-@dataclass(frozen=True)
-class Source:
-    """How one source is made, fed, and asked which records it has."""
-
-    make: Callable[[], Any]
-    learn: Callable[[Any, Choice, list[str]], None]
-    names: Callable[[list[Choice]], set[str]]
+# How each source says what it knows of a stream's items and users.
+SOURCES: dict[str, Callable[[Online, str], bytes | None]] = {
+    "popularity": lambda o, name: o.popularity.dump(o.items.row[name]) if name in o.items.row else None,
+    "covisitation": lambda o, name: o.pairs.dump(o.items.row[name]) if name in o.items.row else None,
+    "neighbours": lambda o, name: o.neighbours.dump(o.items.row[name]) if name in o.items.row else None,
+    "profiles": lambda o, name: o.profiles.dump(name),
+}
+source = pytest.mark.parametrize("dump", list(SOURCES.values()), ids=list(SOURCES))
 
 
 def items(choices: list[Choice]) -> set[str]:
     return {item for _, item, _ in choices}
-
-
-def users(choices: list[Choice]) -> set[str]:
-    return {user for user, _, _ in choices}
-
-
-SOURCES = {
-    "popularity": Source(Popularity, lambda s, c, recent: s.learn_one(c[1], c[2]), items),
-    "covisitation": Source(CoVisitation, lambda s, c, recent: s.learn_one(c[1], recent), items),
-    "neighbours": Source(Neighbours, lambda s, c, recent: s.learn_one(c[0], c[1]), items),
-    "profiles": Source(Profiles, lambda s, c, recent: s.learn_one(c[0], c[1], c[2]), users),
-}
-source = pytest.mark.parametrize("source", list(SOURCES.values()), ids=list(SOURCES))
 
 
 def stream(n: int, seed: int = 1) -> list[Choice]:
@@ -47,118 +30,100 @@ def stream(n: int, seed: int = 1) -> list[Choice]:
     return [(f"u{rng.randrange(25)}", f"i{int(rng.random() ** 2 * 150)}", 1e9 + at * rng.choice([1.0, 200.0])) for at in range(n)]
 
 
-def feed(source: Source, state: Any, choices: Iterable[Choice], past: dict[str, list[str]]) -> Any:
+def feed(online: Online, choices: Iterable[Choice]) -> Online:
     for choice in choices:
-        source.learn(state, choice, past.setdefault(choice[0], []))
-        past[choice[0]].append(choice[1])
-    return state
+        online.learn_one(*choice)
+    return online
 
 
-def dumped(source: Source, state: Any, choices: list[Choice]) -> dict[str, bytes]:
-    return {name: state.dump(name) for name in sorted(source.names(choices))}
+def moved(online: Online, into: Online, partition: int = 0) -> Online:
+    """`into`, with all records of `online`, the last first; clock and numbers come with the position."""
+    for key, value in reversed(online.changes().items()):
+        into.load(partition, key.decode(), value)
+    into.popularity.clock[partition] = online.popularity.clock[0]
+    into.items.next, into.profiles.next = online.items.next, online.profiles.next
+    return into
 
 
-def restored(state: Any, fresh: Any, records: dict[str, bytes]) -> Any:
-    for name, value in records.items():
-        fresh.load(0, name, value)
-    if isinstance(state, Popularity):
-        fresh.clock[0] = state.clock[0]  # the fold keeps it with its position
-    return fresh
+def dumped(dump: Callable[[Online, str], bytes | None], online: Online, choices: list[Choice]) -> dict[str, bytes | None]:
+    return {name: dump(online, name) for choice in choices for name in choice[:2]}
 
 
 @source
-def test_a_loaded_state_dumps_the_same_bytes(source: Source) -> None:
+def test_a_loaded_state_dumps_the_same_bytes(dump: Callable[[Online, str], bytes | None]) -> None:
     choices = stream(800)
-    state = feed(source, source.make(), choices, {})
-    records = dumped(source, state, choices)
-    assert dumped(source, restored(state, source.make(), records), choices) == records
+    one = feed(Online(), choices)
+    assert dumped(dump, moved(one, Online()), choices) == dumped(dump, one, choices)
 
 
 @source
-def test_learning_goes_on_after_a_load_as_if_never_interrupted(source: Source) -> None:
+def test_learning_goes_on_after_a_load_as_if_never_interrupted(dump: Callable[[Online, str], bytes | None]) -> None:
     choices = stream(1200)
-    past: dict[str, list[str]] = {}
-    state = feed(source, source.make(), choices[:500], past)
-    again = restored(state, source.make(), dumped(source, state, choices[:500]))
-    feed(source, again, choices[500:], {user: list(had) for user, had in past.items()})
-    feed(source, state, choices[500:], past)
-    assert dumped(source, again, choices) == dumped(source, state, choices)
+    one = feed(Online(), choices[:500])
+    again = feed(moved(one, Online()), choices[500:])
+    assert dumped(dump, again, choices) == dumped(dump, feed(one, choices[500:]), choices)
 
 
 @source
-def test_a_tombstone_forgets_so_that_learning_starts_anew(source: Source) -> None:
-    choice = ("u", "i", 1e9)
-    state, fresh = source.make(), source.make()
-    for recent in (["x"], ["y"], ["z"]):
-        source.learn(state, choice, recent)
-    state.load(0, "u" if source.names is users else "i", None)
-    if isinstance(fresh, Popularity):
-        fresh.clock[0] = state.clock[0]
-    source.learn(state, choice, ["w"])
-    source.learn(fresh, choice, ["w"])
-    assert dumped(source, state, [choice]) == dumped(source, fresh, [choice])
-
-
-@source
-def test_a_record_stays_bounded_however_much_is_learned(source: Source) -> None:
-    """One item and one user that meet thousands of others: their record is the largest there is."""
-    state = source.make()
-    recent: list[str] = []
-    largest = 0
+def test_a_record_stays_bounded_however_much_is_learned(dump: Callable[[Online, str], bytes | None]) -> None:
+    """One item and one user that meet thousands of others: their records are the largest there are."""
+    online, largest = Online(), dict[str, int]()
     for n in range(3000):
-        choice = ("u", f"i{n:05}", float(n)) if source.names is users else (f"u{n:05}", "i", float(n))
-        source.learn(state, choice, recent)
-        recent = [f"i{n:05}"]
+        online.learn_one("u", f"i{n:05}", float(n))
+        online.learn_one(f"u{n:05}", f"j{n:05}", float(n))
+        online.learn_one(f"u{n:05}", "i", float(n))
+        sizes = {name: len(dump(online, name) or b"") for name in ("u", "i")}
         if n == 1499:
-            largest = len(state.dump("u" if source.names is users else "i"))
-    assert len(state.dump("u" if source.names is users else "i")) <= 1.25 * largest
-    assert largest < 5_000
+            largest = sizes
+    assert all(sizes[name] <= 1.25 * largest[name] < 5_000 or sizes[name] == largest[name] == 0 for name in sizes)
 
 
 def test_the_bounds_are_the_constants() -> None:
-    pairs, seen, of = CoVisitation(), Neighbours(), Profiles()
+    online = Online()
     for n in range(2000):
-        pairs.learn_one("i", [f"i{n}"])
-        seen.learn_one(f"u{n}", "i")
-        of.learn_one("u", f"i{n}", float(n))
-        assert len(pairs._near[0]["i"]) <= covisitation.KEPT + covisitation.SLACK
-    assert len(seen._seen_by[0]["i"]) == neighbours.SEEN_BY
-    profile = of.get("u")
+        online.learn_one(f"v{n}", f"j{n}", float(n))
+        online.learn_one(f"v{n}", "i", float(n))
+        online.learn_one("u", f"i{n}", float(n))
+        row = online.items.row["i"]
+        assert len(online.pairs.dump(row)) <= 8 + 8 * covisitation.MOST
+        assert len(online.neighbours.dump(row)) <= 4 * neighbours.SEEN_BY
+    profile = online.profiles.get("u")
     assert profile is not None
-    assert (len(profile.recent), len(profile.had), profile.n) == (profiles.RECENT, 4 * profiles.CONSUMED, 2000)
+    assert (len(profile.recent), len(profile.had), profile.n) == (profiles.RECENT, profiles.RECENT + profiles.CONSUMED, 2000)
+
+
+def split(choices: list[Choice]) -> tuple[Online, Online]:
+    """(one state that saw all users, two that saw half of them each, merged)."""
+    merged = Online(2, 1)
+    for p in (0, 1):
+        moved(feed(Online(), [c for c in choices if int(c[0][1:]) % 2 == p]), merged, p)
+    return feed(Online(), choices), merged
 
 
 def test_partitions_of_popularity_rank_as_their_counts_add() -> None:
     choices = stream(600)
-    parts = [[c for c in choices if int(c[0][1:]) % 2 == p] for p in (0, 1)]
-    merged, sums = Popularity(2), dict.fromkeys(items(choices), 0)
-    for p, part in enumerate(parts):
-        one = feed(SOURCES["popularity"], Popularity(), part, {})
-        for name in items(part):
-            merged.load(p, name, one.dump(name))
-        merged.clock[p] = one.clock[0]
-        for _, item, _ in part:
-            sums[item] += 1
+    alone, merged = split(choices)
     ever = len(popularity.HALF_LIVES) - 1
-    assert merged.rank(ever, 200) == sorted(sums, key=lambda i: (-sums[i], i))
-    assert dict(zip(merged.names, merged.n().tolist(), strict=True)) == sums
-    alone = feed(SOURCES["popularity"], Popularity(), choices, {})
-    first = dict(zip(alone.names, alone.first_seen().tolist(), strict=True))
-    assert dict(zip(merged.names, merged.first_seen().tolist(), strict=True)) == first
+    assert merged.popularity.rank(ever, 200) == alone.popularity.rank(ever, 200)
+    for values in (lambda o: o.popularity.n(), lambda o: o.popularity.first_seen()):
+        ours, theirs = (dict(zip(o.items.names, values(o).tolist(), strict=True)) for o in (merged, alone))
+        assert ours == theirs
 
 
 def test_partitions_of_covisitation_rank_as_their_counts_add() -> None:
     """Small enough that no list is cut: one state that saw all users ranks as two that saw half of them each."""
     rng = Random(3)
-    choices = [(f"u{rng.randrange(12)}", f"i{rng.randrange(20)}", 0.0) for _ in range(500)]
-    alone = feed(SOURCES["covisitation"], CoVisitation(), choices, {})
-    merged = CoVisitation(2)
-    for p in (0, 1):
-        part = [c for c in choices if int(c[0][1:]) % 2 == p]
-        one = feed(SOURCES["covisitation"], CoVisitation(), part, {})
-        for name in items(part):
-            merged.load(p, name, one.dump(name))
+    alone, merged = split([(f"u{rng.randrange(12)}", f"i{rng.randrange(20)}", 0.0) for _ in range(500)])
     for recent in (["i1"], ["i2", "i3", "i4"], [f"i{n}" for n in range(12)]):
-        for ours, theirs in zip(merged.rank(recent, 20), alone.rank(recent, 20), strict=True):
+        for ours, theirs in zip(merged.pairs.rank(recent, 20), alone.pairs.rank(recent, 20), strict=True):
             assert dict(ours) == pytest.approx(dict(theirs))
-            assert [i for i, _ in ours[:5]] == [i for i, _ in theirs[:5]]
+            assert np.allclose([s for _, s in ours], [s for _, s in theirs])
+
+
+def test_partitions_have_their_users_and_their_neighbours() -> None:
+    choices = stream(300)
+    alone, merged = split(choices)
+    for user in {user for user, _, _ in choices}:
+        assert merged.profiles.get(user) == alone.profiles.get(user)
+    votes = merged.neighbours.rank("nobody", ["i1", "i2"], merged.profiles, 9)
+    assert votes and {i for i, _ in votes} <= items(choices) - {"i1", "i2"}

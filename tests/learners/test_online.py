@@ -1,87 +1,158 @@
-"""The online layer as one: which records a choice changes, erasure, the keys of the state topic."""
+"""The online layer as one: which records a choice changes, erasure, eviction, the records of the state topic."""
 
 from random import Random
 
+import numpy as np
 import pytest
 
-from learners.online import Online
+from learners.online import Memory, Online
 
-KINDS = "pcsu"
-
-
-def everything(online: Online) -> dict[str, bytes | None]:
-    names = {
-        "p": online.popularity.names,
-        "c": online.pairs._near[0],
-        "s": online.neighbours._seen_by[0],
-        "u": online.profiles._of,
-    }
-    return {f"{kind}·{name}": online.dump(f"{kind}·{name}") for kind in KINDS for name in names[kind]}
+Records = dict[bytes, bytes]
 
 
-def stream(n: int) -> list[tuple[str, str, float]]:
+def keep(online: Online, records: Records) -> set[str]:
+    """What the commit does; returns the keys that changed."""
+    changed = online.changes()
+    for key, value in changed.items():
+        if value is None:
+            records.pop(key, None)
+        else:
+            records[key] = value
+    return {key.decode() for key in changed}
+
+
+def load(records: Records, like: Online, partition: int = 0, into: Online | None = None) -> Online:
+    """An online layer as a restart finds it again: records in any order, numbers and clock with the position."""
+    online = into or Online(1, 1, like.memory)
+    for key in sorted(records, key=lambda k: k[::-1]):
+        assert online.load(partition, key.decode(), records[key])
+    online.popularity.clock[partition] = like.popularity.clock[0]
+    online.items.next, online.profiles.next = like.items.next, like.profiles.next
+    return online
+
+
+def stream(n: int, users: int = 5, items: int = 12) -> list[tuple[str, str, float]]:
     rng = Random(5)
-    return [(f"u{rng.randrange(5)}", f"i{rng.randrange(12)}", 1e9 + 60 * at - rng.choice([0.0, 0.0, 9e3])) for at in range(n)]
+    return [(f"u{rng.randrange(users)}", f"i{rng.randrange(items)}", 1e9 + 60 * at - rng.choice([0.0, 0.0, 9e3])) for at in range(n)]
 
 
-def test_the_keys_returned_are_those_whose_records_changed() -> None:
-    """None is missed. Named in vain, because that costs nothing, are only the user and the item of the choice itself."""
-    online, changes = Online(), 0
+def test_the_records_named_are_those_that_changed() -> None:
+    online, records = Online(), Records()
     for user, item, at in stream(300):
-        before = everything(online)
-        touched, _ = online.learn_one(user, item, at)
-        after = everything(online)
-        changed = {key for key, value in after.items() if before.get(key) != value}
-        assert changed <= touched
-        assert touched - changed <= {f"u·{user}", f"s·{item}"}
-        changes += touched == changed
-    assert changes > 150
+        before = dict(records)
+        online.learn_one(user, item, at)
+        changed = keep(online, records)
+        assert {f"u·{user}", f"i·{item}"} <= changed
+        assert changed == {key.decode() for key, value in records.items() if before.get(key) != value}
 
 
 def test_a_late_choice_counts_and_pairs_with_nothing() -> None:
     online = Online()
     online.learn_one("u", "a", 1e9)
-    assert online.learn_one("u", "b", 1e9 - 1e5) == ({"u·u", "p·b"}, False)
+    online.changes()
+    assert online.learn_one("u", "b", 1e9 - 1e5) == (False, False)
+    assert {key.decode() for key in online.changes()} == {"u·u", "i·b"}
     assert online.pairs.rank(["a"], 5) == ([], [])
 
 
 def test_all_records_of_the_state_topic_make_an_equal_state_that_learns_on_equally() -> None:
-    choices = stream(400)
-    one, other = Online(), Online()
-    for choice in choices[:200]:
+    one, records = Online(), Records()
+    for choice in stream(400)[:200]:
         one.learn_one(*choice)
-    for key, value in everything(one).items():
-        assert other.load(0, key, value)
-    other.popularity.clock[0] = one.popularity.clock[0]
-    for choice in choices[200:]:
+    keep(one, records)
+    other, others = load(records, one), dict(records)
+    for choice in stream(400)[200:]:
         assert one.learn_one(*choice) == other.learn_one(*choice)
-    assert everything(one) == everything(other)
+    keep(one, records), keep(other, others)
+    assert records == others
 
 
 def test_an_erased_user_is_named_by_no_record() -> None:
-    online = Online()
+    online, records = Online(), Records()
     for user, item in [("ann", "x"), ("bob", "x"), ("ann", "y")]:
         online.learn_one(user, item, 1e9)
-    before = everything(online)
-    touched = online.forget("ann")
-    after = everything(online)
-    assert touched == {"u·ann", "s·x", "s·y"}
-    assert {key for key in before if before[key] != after.get(key)} == touched
-    assert online.dump("u·ann") is None
-    assert not any(b"ann" in (value or b"") for value in after.values())
+    keep(online, records)
+    online.forget("ann")
+    assert keep(online, records) == {"u·ann", "i·x", "i·y"}
+    assert b"u\xc2\xb7ann" not in records
+    assert online.neighbours.dump(online.items.row["x"]) == (1).to_bytes(4, "little")
+    online.forget("nobody")
+    assert online.changes() == {}
 
 
 @pytest.mark.parametrize("key", ["w·", "a·u", "x·3", "position", ""])
 def test_a_key_of_another_kind_is_left_to_others(key: str) -> None:
     online = Online()
     assert not online.load(0, key, b"anything")
-    assert everything(online) == {}
+    assert online.changes() == {} and len(online.items) == 0
 
 
 def test_an_id_may_hold_a_middle_dot() -> None:
-    online, other = Online(), Online()
+    online, records = Online(), Records()
     online.learn_one("u·1", "i·1", 1e9)
-    for key, value in everything(online).items():
-        other.load(0, key, value)
+    keep(online, records)
+    other = load(records, online)
     assert other.profiles.recent("u·1") == ["i·1"]
-    assert other.popularity.names == ["i·1"]
+    assert other.items.names == ["i·1"]
+
+
+def test_beyond_its_memory_it_forgets_what_it_heard_of_longest_ago_also_after_a_restart() -> None:
+    memory = Memory(users=100, items=100)
+    online, records, restarted = Online(1, 1, memory), Records(), False
+    last: dict[str, int] = {}
+    for at, (user, item, time) in enumerate(stream(6_000, users=400, items=300)):
+        online.learn_one(user, item, time)
+        last[f"u·{user}"] = last[f"i·{item}"] = at
+        if at % 57 == 0:
+            keep(online, records)
+        if at == 3_000:
+            keep(online, records)
+            online, restarted = load(records, online), True
+    keep(online, records)
+    assert restarted
+    for kind in ("u·", "i·"):
+        kept = {key.decode() for key in records if key.decode().startswith(kind)}
+        assert 100 <= len(kept) <= 101
+        newest = sorted((name for name in last if name.startswith(kind)), key=lambda name: -last[name])
+        assert set(newest[:100]) <= kept
+    alone, again = Online(1, 1, memory), Records()
+    for choice in stream(6_000, users=400, items=300):
+        alone.learn_one(*choice)
+    keep(alone, again)
+    assert again == {key: records[key] for key in again} and again.keys() == records.keys()
+
+
+def test_a_replica_forgets_an_item_when_the_last_partition_has() -> None:
+    merged = Online(2, 2)
+    for p in range(2):
+        one = Online(1, 2)
+        one.learn_one("u", "x", 1e9)
+        one.learn_one("u", f"only{p}", 1e9)
+        for key, value in one.changes().items():
+            merged.load(p, key.decode(), value)
+    merged.load(0, "i·x", None)
+    assert merged.popularity.rank(4, 9) == ["only0", "only1", "x"] and merged.popularity.n().sum() == 3
+    merged.load(1, "i·x", None)
+    merged.load(1, "i·never-there", None)
+    assert "x" not in merged.items.row and merged.popularity.rank(4, 9) == ["only0", "only1"]
+    assert [i for i, _ in merged.pairs.rank(["only0"], 9)[1]] == []
+    assert merged.profiles.recent("u") == ["only0"]
+
+
+def test_long_ids_do_not_make_long_records() -> None:
+    online = Online()
+    for n in range(60):
+        online.learn_one("user" * 20, f"item-with-a-name-of-many-letters-{n:040}", 1e9 + n)
+    assert max(len(value or b"") for value in online.changes().values()) < 700
+
+
+def test_memory_of_a_user_and_an_item_is_what_is_documented() -> None:
+    """Most of it: records as bytes."""
+    online = Online()
+    for n in range(50):
+        online.learn_one("u", f"i{n}", 1e9 + n)
+    assert len(online.profiles.dump("u") or b"") <= 230
+    rng = np.random.default_rng(3)
+    for n in range(3_000):
+        online.learn_one(f"v{n // 9}", f"i{int(rng.random() ** 2 * 200)}", 1e9)
+    assert max(len(online.pairs.dump(row)) for row in range(len(online.items.names))) <= 8 + 64 * 8

@@ -1,101 +1,128 @@
-"""Profiles: the sequence, late events, repeats, hashes side by side, the first choice after those that were seen."""
-
-from zlib import crc32
+"""Profiles: the sequence, late events, repeats, what is remembered as had, the first choice after those that were seen."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.profiles import CONSUMED, RECENT, SESSION_GAP, Profile, Profiles, item_hash
+from learners.items import Items
+from learners.profiles import CONSUMED, HEAD, RECENT, SESSION_GAP, Profile, Profiles
 
 NOW = 1.7e9
 
 
-def learned(n: int) -> Profiles:
-    users = Profiles()
+class Users:
+    """Profiles that are told names."""
+
+    def __init__(self) -> None:
+        self.items = Items()
+        self.of = Profiles(self.items)
+        self.clock = 0
+
+    def learn(self, user: str, item: str, at: float) -> tuple[bool, bool]:
+        self.clock += 1
+        _, entered, repeat, _ = self.of.learn_one(user, self.items.number[self.items.learn(item)], at, self.clock)
+        return entered, repeat
+
+    def get(self, user: str) -> Profile:
+        profile = self.of.get(user)
+        assert profile is not None
+        return profile
+
+
+def learned(n: int) -> Users:
+    users = Users()
     for i in range(n):
-        users.learn_one("u", f"i{i}", NOW + i)
+        users.learn("u", f"i{i}", NOW + i)
     return users
 
 
 def test_an_event_late_by_more_than_a_session_counts_as_had_and_leaves_the_sequence() -> None:
-    users = Profiles()
-    users.learn_one("u", "a", NOW)
-    assert users.learn_one("u", "late", NOW - SESSION_GAP - 1) == (False, False)
-    assert users.learn_one("u", "late", NOW - SESSION_GAP - 1) == (False, True)
-    profile = users.get("u")
-    assert profile is not None
-    assert (profile.recent, profile.n, profile.last) == (["a"], 1, NOW)
-    assert profile.has_had("late")
+    users = Users()
+    users.learn("u", "a", NOW)
+    assert users.learn("u", "late", NOW - SESSION_GAP - 1) == (False, False)
+    assert users.learn("u", "late", NOW - SESSION_GAP - 1) == (False, True)
+    assert users.get("u") == Profile(["a"], 1, frozenset({"a", "late"}), NOW)
 
 
 def test_an_event_late_within_a_session_enters_the_sequence_and_time_does_not_run_back() -> None:
-    users = Profiles()
-    users.learn_one("u", "a", NOW)
-    assert users.learn_one("u", "b", NOW - SESSION_GAP) == (True, False)
-    profile = users.get("u")
-    assert profile is not None
-    assert (profile.recent, profile.last) == (["a", "b"], NOW)
+    users = Users()
+    users.learn("u", "a", NOW)
+    assert users.learn("u", "b", NOW - SESSION_GAP) == (True, False)
+    assert (users.get("u").recent, users.get("u").last) == (["a", "b"], NOW)
 
 
 def test_a_repeat_enters_the_sequence_again_and_is_had_once() -> None:
-    users = Profiles()
-    assert [users.learn_one("u", i, NOW) for i in "aba"] == [(True, False), (True, False), (True, True)]
-    profile = users.get("u")
-    assert profile is not None
-    assert (profile.recent, len(profile.had)) == (["a", "b", "a"], 8)
+    users = Users()
+    assert [users.learn("u", i, NOW) for i in "aba"] == [(True, False), (True, False), (True, True)]
+    assert users.get("u").recent == ["a", "b", "a"]
+    for i in range(RECENT):
+        users.learn("u", f"i{i}", NOW)
+    record = users.of.dump("u")
+    assert record is not None and len(record) == HEAD.size + 4 * (RECENT + 2)  # a and b fell out of the sequence once each
+    assert {"a", "b"} < users.get("u").had
 
 
-@given(st.lists(st.binary(min_size=4, max_size=4), max_size=12), st.text(max_size=6))
-def test_an_item_was_had_exactly_when_its_hash_stands_on_a_boundary(hashes: list[bytes], item: str) -> None:
-    assert Profile(had=b"".join(hashes)).has_had(item) == (item_hash(item) in hashes)
-
-
-@given(st.text(max_size=6), st.integers(1, 3), st.integers(0, 3), st.booleans())
-def test_a_hash_across_two_others_is_not_had_and_does_not_hide_one_that_is(item: str, shift: int, more: int, there: bool) -> None:
-    mark = item_hash(item)
-    pad = bytes([mark[0] ^ 1])  # never a byte of a hash that begins like the mark
-    across = pad * shift + mark + pad * (4 - shift)
-    had = across + pad * 4 * more + (mark if there else b"")
-    aligned = {had[i : i + 4] for i in range(0, len(had), 4)}
-    assert Profile(had=had).has_had(item) == (mark in aligned)
-
-
-def test_the_hash_is_little_endian_crc32() -> None:
-    assert int.from_bytes(item_hash("tea"), "little") == crc32(b"tea")
+def test_what_stands_in_front_of_a_choice_is_returned_with_it() -> None:
+    users = learned(3)
+    number, entered, repeat, recent = users.of.learn_one("u", users.items.number[users.items.learn("x")], NOW + 9, 4, before=2)
+    assert (number, entered, repeat) == (0, True, False)
+    assert [users.items.names[users.items.row_of(n)] for n in recent] == ["i1", "i2"]
 
 
 def test_an_item_older_than_all_that_is_kept_may_come_back() -> None:
-    users = learned(CONSUMED + 1)
-    profile = users.get("u")
-    assert profile is not None
-    assert not profile.has_had("i0")
-    assert all(profile.has_had(f"i{i}") for i in range(1, CONSUMED + 1))
+    users = learned(RECENT + CONSUMED + 1)
+    assert users.get("u").had == {f"i{i}" for i in range(1, RECENT + CONSUMED + 1)}
+    assert users.learn("u", "i1", NOW + 1e4) == (True, True)
+    assert users.learn("u", "i0", NOW + 1e4) == (True, False)
 
 
 @given(st.integers(0, 120), st.integers(-3, 130))
 def test_after_names_the_first_choice_after_the_seen_ones_while_it_is_remembered(n: int, seen: int) -> None:
     wanted = f"i{seen}" if max(0, n - RECENT) <= seen < n else None
-    assert learned(n).after("u", seen) == wanted
+    assert learned(n).of.after("u", seen) == wanted
 
 
-def test_rank_gives_the_own_items_newest_first_each_once() -> None:
-    users = Profiles()
-    for item in "abcab":
-        users.learn_one("u", item, NOW)
-    assert users.rank("u", 2) == ["b", "a"]
-    assert users.rank("u", 9) == ["b", "a", "c"]
-    assert users.rank("nobody", 9) == []
+def test_an_evicted_item_is_in_no_profile_any_more_and_those_around_it_are() -> None:
+    users = learned(4)
+    users.items.remove("i1")
+    assert (users.get("u").recent, users.get("u").had, users.get("u").n) == (["i0", "i2", "i3"], {"i0", "i2", "i3"}, 4)
+    assert (users.of.after("u", 1), users.of.after("u", 2)) == (None, "i2")
+
+
+def test_the_oldest_are_those_whose_last_event_is_longest_ago() -> None:
+    users = Users()
+    for user in "abcba":
+        users.learn(user, "x", NOW)
+    assert users.of.oldest(1) == ["c"] and set(users.of.oldest(2)) == {"c", "b"}
 
 
 def test_a_tombstone_forgets_the_user() -> None:
     users = learned(3)
-    users.load(0, "u", None)
-    assert (users.get("u"), users.dump("u"), list(users.recent("u")), users.after("u", 0), len(users)) == (None, None, [], None, 0)
-    users.load(0, "u", None)
+    users.of.load(0, "u", None)
+    of = users.of
+    assert (of.get("u"), of.dump("u"), of.recent("u"), of.after("u", 0), of.number("u"), of.seen("u"), len(of)) == (
+        None, None, [], None, None, 0, 0,
+    )  # fmt: skip
+    assert of.last_rows(0, 0, 5).tolist() == []
+    of.load(0, "u", None)
+
+
+def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
+    one, items = learned(3), Items(2)
+    both = Profiles(items, 2)
+    record = one.of.dump("u")
+    assert record is not None
+    for n in range(3):
+        items.place(1, n, f"i{n}")
+    both.load(1, "u", record)
+    assert both.number("u") == (1, 0)
+    assert [items.names[row] for row in both.last_rows(1, 0, 2)] == ["i1", "i2"]
+    assert both.last_rows(0, 0, 2).tolist() == []
+    assert both.recent("u") == ["i0", "i1", "i2"]
 
 
 def test_two_fresh_profiles_share_nothing() -> None:
-    users = Profiles()
-    users.learn_one("a", "x", NOW)
-    users.learn_one("b", "y", NOW)
-    assert (list(users.recent("a")), list(users.recent("b"))) == (["x"], ["y"])
+    users = Users()
+    users.learn("a", "x", NOW)
+    users.learn("b", "y", NOW)
+    assert (users.get("a").recent, users.get("b").recent) == (["x"], ["y"])
+    assert (users.of.number("a"), users.of.number("b")) == ((0, 0), (0, 1))

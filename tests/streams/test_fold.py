@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from learners.online import Memory
 from streams import topics
 from streams.events import Metric
 from streams.fold import Fold, FoldError, Log, Step, shape
@@ -165,9 +166,9 @@ def test_a_record_that_makes_the_fold_raise_is_named_and_can_be_left_out(interac
 
 def test_a_state_of_other_settings_is_refused_with_the_remedy() -> None:
     with pytest.raises(Incompatible, match="headrace topics --create"):
-        Fold(0, 3).load(POSITION, Standing(shape=shape(2)).dump())
+        Fold(0, 3).load(POSITION, Standing(shape=shape(2, Memory())).dump())
 
 
 def test_the_shape_of_the_state_has_not_changed_unnoticed() -> None:
     """Whoever changes it must rebuild deployed states: bump streams.standing.FORMAT where the records change, too."""
-    assert shape(4) == json.loads((GOLDEN / "shape.json").read_text())["4"]
+    assert shape(4, Memory()) == json.loads((GOLDEN / "shape.json").read_text())["4"]

@@ -1,0 +1,96 @@
+"""Items as numbers: records name items by small numbers instead of by their ids, which may be long.
+
+Each partition numbers its items in the order in which they first came, and never gives a number twice: what still names
+an item that was evicted then names nobody. A process keeps all partitions' items in rows of its own tables.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MARK = 4  # bytes of a number in a record, little endian: 4 billion new items a partition
+
+
+class Items:
+    """Names, rows, and the numbers of `partitions` partitions; the first is the one that learns.
+
+    >>> items = Items()
+    >>> items.learn("tea"), items.learn("cup"), items.learn("tea")
+    (0, 1, 0)
+    >>> items.names[items.row_of(1)]
+    'cup'
+    """
+
+    def __init__(self, partitions: int = 1) -> None:
+        self.row: dict[str, int] = {}
+        self.names: list[str] = []  # by row; "" where there is none any more
+        self.number = array("I")  # by row: in the first partition
+        self.next = 0  # the first partition's next new number
+        self._of = [np.full(64, -1, np.int32) for _ in range(partitions)]  # by number: row, -1 where there is none
+        self._first: Any = memoryview(self._of[0])  # type: ignore[arg-type] # numpy's stubs do not say that an array is a buffer
+        self._free: list[int] = []
+
+    def learn(self, name: str) -> int:
+        """The item's row; a new item gets the first partition's next number."""
+        row = self.row.get(name)
+        if row is None:
+            row = self.place(0, self.next, name)
+            self.next += 1
+        return row
+
+    def place(self, partition: int, number: int, name: str) -> int:
+        """The row of an item that has that number in that partition."""
+        row = self.row.get(name)
+        if row is None:
+            if self._free:
+                row = self._free.pop()
+                self.names[row] = name
+            else:
+                row = len(self.names)
+                self.names.append(name)
+                self.number.append(0)
+            self.row[name] = row
+        of = self._of[partition]
+        if number >= len(of):  # replaced, never resized: another thread may be reading
+            self._of[partition] = np.concatenate([of, np.full(number + 1, -1, np.int32)])
+            of = self._of[partition]
+            self._first = memoryview(self._of[0])  # type: ignore[arg-type]
+        of[number] = row
+        if partition == 0:
+            self.number[row] = number
+        return row
+
+    def row_of(self, number: int) -> int:
+        """The row of the first partition's item of that number, -1 where there is none any more."""
+        return int(self._first[number]) if number < len(self._first) else -1
+
+    def rows(self, partition: int, numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
+        """int32[n]: rows of that partition's numbers, -1 where there is none any more."""
+        of = self._of[partition]
+        return np.where(numbers < len(of), of[np.minimum(numbers, len(of) - 1)], -1)
+
+    def remove(self, name: str) -> None:
+        """Free the item's row; its numbers name nobody from now on."""
+        row = self.row.pop(name)
+        for partition, of in enumerate(self._of):
+            if partition == 0 and of[self.number[row]] == row:
+                of[self.number[row]] = -1
+            else:
+                of[of == row] = -1
+        self.names[row] = ""
+        self._free.append(row)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def found(record: bytes | bytearray, mark: bytes, start: int, end: int) -> int:
+    """Where `mark` stands in the numbers at `start` to `end` of a record, -1 where it does not; never across two of them."""
+    place = record.find(mark, start, end)
+    while place >= 0 and (place - start) % MARK:
+        place = record.find(mark, place + 1, end)
+    return place

@@ -1,0 +1,37 @@
+"""Items as numbers: rows, numbers that are never given twice, and marks in a record."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learners.items import MARK, Items, found
+
+marks = st.integers(0, 1 << 17).map(lambda n: n.to_bytes(MARK, "little"))
+
+
+def test_a_new_item_gets_the_next_number_and_a_number_is_never_given_twice() -> None:
+    items = Items()
+    assert [items.number[items.learn(name)] for name in ("a", "b", "a")] == [0, 1, 0]
+    items.remove("a")
+    assert items.row_of(0) == -1 and len(items) == 1
+    assert items.number[items.learn("a")] == 2
+    assert [items.names[items.row_of(n)] for n in (1, 2)] == ["b", "a"]
+    assert len(items.names) == 2  # the row is used again, the number is not
+
+
+def test_each_partition_has_numbers_of_its_own_for_the_same_rows() -> None:
+    items = Items(2)
+    assert items.place(0, 300, "a") == items.place(1, 5, "a") == 0
+    assert items.place(1, 300, "b") == 1
+    numbers = np.array([5, 300, 7, 4_000_000_000], np.uint32)
+    assert items.rows(0, numbers).tolist() == [-1, 0, -1, -1]
+    assert items.rows(1, numbers).tolist() == [0, 1, -1, -1]
+    items.remove("a")
+    assert items.rows(0, numbers).tolist() == [-1] * 4 and items.rows(1, numbers).tolist() == [-1, 1, -1, -1]
+
+
+@given(st.lists(marks, max_size=20), marks, st.integers(0, 9))
+def test_a_mark_is_found_exactly_where_it_stands_and_never_across_two(there: list[bytes], mark: bytes, head: int) -> None:
+    record = bytes(head) + b"".join(there) + mark  # what follows the end does not count
+    wanted = head + MARK * there.index(mark) if mark in there else -1
+    assert found(record, mark, head, head + MARK * len(there)) == wanted

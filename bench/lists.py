@@ -49,9 +49,9 @@ def main() -> None:
             hits.append(row.item in made.items)
             top = [i for i, _ in view.shared.popular[HALF_LIVES.index(500)] if not (view.shared.once and i in profile.had)]
             popular.append(row.item in top[:10])
-        _, repeat = view.online.learn_one(row.user, row.item, row.at)
+        _, _, repeat = view.online.learn_one(row.user, row.item, row.at)
         if profile is not None:
-            repeats = repeats.after(repeat)
+            repeats.learn(repeat)
     figures = {
         "asks": len(hits),
         "hit_rate_10": round(float(np.mean(hits)), 4),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learners.items import MARK, Items, found
+from learners.items import MARK, Items
 
 WINDOW = 5  # previous choices that a new one is paired with
 UNIT = 60  # weight of distance 1: 60, 30, 20, 15, 12 are whole
@@ -63,36 +63,37 @@ class CoVisitation:
 
         Returns the rows of the items whose lists changed.
         """
-        items, touched, total = self.items, list[int](), 0
-        near = self._at(0, len(items.names) - 1)
-        own = items.number[row]
-        mark, marks = own.to_bytes(MARK, "little"), set[int]()
-        for distance, number in enumerate(reversed(recent[-WINDOW:]), 1):
-            if number == own or number in marks:
-                continue
-            marks.add(number)
-            other = items.row_of(number)
-            if other < 0:  # evicted since
+        touched: list[int] = []
+        if not recent:
+            return touched
+        row_of, number_of, total, distance = self.items.row_of, self.items.number, 0, 0
+        near, mass = self._at(0, len(self.items.names) - 1), self._own
+        mark, mine, add = number_of[row].to_bytes(MARK, "little"), near[row], self._add
+        for number in reversed(recent[-WINDOW:]):
+            distance += 1
+            other = row_of(number)
+            if other == row or other < 0 or other in touched:  # itself, evicted since, or nearer already
                 continue
             touched.append(other)
             weight = UNIT // distance
             total += weight
-            near[other] = self._add(near[other], mark, weight, 0)
-            near[row] = self._add(near[row], number.to_bytes(MARK, "little"), 0, weight)
-            self._own[other] += weight
+            near[other] = add(near[other], mark, weight, 0)
+            mine = add(mine, number.to_bytes(MARK, "little"), 0, weight)
+            mass[other] += weight
         if touched:
-            self._own[row] += total
+            near[row] = mine
+            mass[row] += total
             touched.append(row)
         return touched
 
     @staticmethod
-    def _add(near: bytes | bytearray, mark: bytes, after: int, before: int) -> bytearray:
+    def _add(record: bytes | bytearray, mark: bytes, after: int, before: int) -> bytearray:
         """The list with more weight on one neighbour."""
-        if type(near) is bytes:  # as it was loaded
-            near = bytearray(near)
-        assert isinstance(near, bytearray)
+        near = record if isinstance(record, bytearray) else bytearray(record)  # bytes as it was loaded
         end = len(near) >> 1
-        place = found(near, mark, 0, end)
+        place = near.find(mark, 0, end)
+        while place > 0 and place % MARK:  # across two numbers
+            place = near.find(mark, place + 1, end)
         if place < 0:
             if end == MARK * MOST:
                 near = _cut(near)

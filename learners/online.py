@@ -50,26 +50,35 @@ class Online:
         self._changed_users: dict[str, None] = {}
         self._evicted: list[str] = []  # items
 
-    def learn_one(self, user: str, item: str, at: float) -> tuple[bool, bool]:
-        """Learn one choice at event time `at` (Unix s); returns (entered the user's sequence, it was a repeat)."""
-        items, changed = self.items, self._changed_items
+    def learn_one(self, user: str, item: str, at: float) -> tuple[int, bool, bool]:
+        """Learn one choice at event time `at` (Unix s).
+
+        Returns (choices in the user's sequence before it, it entered that sequence, it was a repeat).
+        """
+        items, changed, known = self.items, self._changed_items, self.items.next
         row = items.learn(item)
         self.popularity.learn_one(row, at)
-        number, entered, repeat, recent = self.profiles.learn_one(user, items.number[row], at, self.popularity.clock[0], WINDOW)
+        number, seen, entered, repeat, recent = self.profiles.learn_one(user, items.number[row], at, self.popularity.clock[0], WINDOW)
         self._changed_users[user] = changed[row] = None
         if entered:
             self.neighbours.learn_one(row, number)
             for other in self.pairs.learn_one(row, recent):
                 changed[other] = None
-        if len(items) > self.memory.items * 1.01:
+        if items.next != known:
             self._evict_items()
+        if not seen:
+            self._evict_users()
+        return seen, entered, repeat
+
+    def _evict_users(self) -> None:
         if len(self.profiles) > self.memory.users * 1.01:
-            for old in self.profiles.oldest(len(self.profiles) - self.memory.users):
-                self.profiles.load(0, old, None)
-                self._changed_users[old] = None
-        return entered, repeat
+            for user in self.profiles.oldest(len(self.profiles) - self.memory.users):
+                self.profiles.load(0, user, None)
+                self._changed_users[user] = None
 
     def _evict_items(self) -> None:
+        if len(self.items) <= self.memory.items * 1.01:
+            return
         for row in self.popularity.oldest(len(self.items) - self.memory.items).tolist():
             name = self.items.names[row]
             self._forget(0, row)

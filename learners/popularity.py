@@ -6,7 +6,7 @@ weighs them (no single one was safe on every data set: docs/learners.md). Counte
 
 from __future__ import annotations
 
-from math import inf
+from math import exp2, inf
 from struct import Struct
 from typing import Any
 
@@ -18,6 +18,7 @@ from learners.items import Items
 HALF_LIVES = (100, 500, 2_000, 10_000, 1 << 40)  # events of the whole stream; the last one never decays
 TABLED = 4096  # ages, in events, whose decay is looked up
 RECORD = Struct("<QIdd5f")  # clock at which the counts stand, choices ever, first and last event time, counts
+_ALL_BUT = Struct("<QIdd")  # the counts
 
 
 class Popularity:
@@ -41,15 +42,17 @@ class Popularity:
         self._n = np.zeros((partitions, 64), np.uint32)
         self._first = np.full((partitions, 64), np.inf)
         self._last = np.full((partitions, 64), -np.inf)
-        self._decay = [tuple(self._decayed(age)) for age in range(TABLED)]
+        self._rates = [float(rate) for rate in self._rate]
+        self._decay = [self._decayed(age) for age in range(TABLED)]
         self._own = self._views()
 
-    def _decayed(self, age: int) -> Any:
-        return np.exp2(np.float32(age) * self._rate).tolist()
+    def _decayed(self, age: int) -> list[float]:
+        return [exp2(age * rate) for rate in self._rates]
 
     def _views(self) -> tuple[Any, ...]:
         """What the first partition learns into; a memoryview's element is a tenth of the price of an array's."""
-        return (memoryview(self._counts[0].reshape(-1)), *(memoryview(a[0]) for a in (self._at, self._n, self._first, self._last)))
+        counts = memoryview(self._counts[0].reshape(-1))
+        return (counts, counts.cast("B"), *(memoryview(a[0]) for a in (self._at, self._n, self._first, self._last)))
 
     def _reach(self, row: int) -> None:
         size = self._n.shape[1]
@@ -66,7 +69,7 @@ class Popularity:
         if row >= self._n.shape[1]:
             self._reach(row)
         clock = self.clock[0] = self.clock[0] + 1
-        counts, at_clock, n, first, last = self._own
+        counts, _, at_clock, n, first, last = self._own
         age, place = clock - at_clock[row], 5 * row
         a, b, c, d, e = self._decay[age] if age < TABLED else self._decayed(age)
         counts[place] = counts[place] * a + 1.0
@@ -83,8 +86,8 @@ class Popularity:
 
     def dump(self, row: int) -> bytes:
         """The row's part of its item's record, `RECORD.size` bytes."""
-        counts, at_clock, n, first, last = self._own
-        return RECORD.pack(at_clock[row], n[row], first[row], last[row], *counts[5 * row : 5 * row + 5])
+        _, raw, at_clock, n, first, last = self._own
+        return _ALL_BUT.pack(at_clock[row], n[row], first[row], last[row]) + bytes(raw[20 * row : 20 * row + 20])
 
     def load(self, partition: int, row: int, value: bytes | None) -> None:
         """Take a dumped part over; None forgets it."""

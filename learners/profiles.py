@@ -39,7 +39,7 @@ class Profiles:
     >>> items = Items()
     >>> users, tea = Profiles(items), items.number[items.learn("tea")]
     >>> users.learn_one("u", tea, 0.0, clock=1), users.learn_one("u", tea, 1.0, clock=2)
-    ((0, True, False, ()), (0, True, True, (0,)))
+    ((0, 0, True, False, ()), (0, 1, True, True, (0,)))
     >>> users.get("u").recent, users.get("u").n
     (['tea', 'tea'], 2)
     """
@@ -50,10 +50,11 @@ class Profiles:
         self._of: list[dict[str, bytes]] = [{} for _ in range(partitions)]
         self._numbered: list[dict[int, bytes]] | None = [{} for _ in range(partitions)] if serves else None  # the same records
 
-    def learn_one(self, user: str, item: int, at: float, clock: int, before: int = 5) -> tuple[int, bool, bool, tuple[int, ...]]:
+    def learn_one(self, user: str, item: int, at: float, clock: int, before: int = 5) -> tuple[int, int, bool, bool, tuple[int, ...]]:
         """Append a choice of the item of that number at event time `at` and partition's `clock`.
 
-        Returns (the user's number, entered the sequence, the user had had the item, the last `before` numbers ahead of it).
+        Returns (the user's number, choices in the sequence so far, entered it, the user had had the item, the last `before`
+        numbers ahead of it).
         An event older than the last one by more than a session is late: it counts as had, the sequence stays.
         """
         profiles, mark, start = self._of[0], item.to_bytes(MARK, "little"), HEAD.size
@@ -61,14 +62,14 @@ class Profiles:
         if record is None:
             number, self.next = self.next, self.next + 1
             self._keep(user, number, HEAD.pack(number, clock, 1, at, 1) + mark)
-            return number, True, False, ()
+            return number, 0, True, False, ()
         number, _, n, last, size = HEAD.unpack_from(record)
         end = start + MARK * size
         repeat = found(record, mark, start, len(record)) >= 0
         if at < last - SESSION_GAP:
             had = record[end:] if repeat else (record[end:] + mark)[-MARK * CONSUMED :]
             self._keep(user, number, HEAD.pack(number, clock, n, last, size) + record[start:end] + had)
-            return number, False, repeat, ()
+            return number, n, False, repeat, ()
         ahead = min(size, before)
         recent: tuple[int, ...] = _SOME[ahead].unpack_from(record, end - MARK * ahead)
         had = record[end:]
@@ -79,7 +80,7 @@ class Profiles:
             if found(kept, left, 0, len(kept)) < 0 and found(had, left, 0, len(had)) < 0:
                 had = (had + left)[-MARK * CONSUMED :]
         self._keep(user, number, HEAD.pack(number, clock, n + 1, max(last, at), size) + kept + had)
-        return number, True, repeat, recent
+        return number, n, True, repeat, recent
 
     def _keep(self, user: str, number: int, record: bytes) -> None:
         self._of[0][user] = record

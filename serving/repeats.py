@@ -11,7 +11,7 @@ BACK = 0.01  # and show it again once the recent share is above this
 FADE = 0.998
 
 
-@dataclass(frozen=True)
+@dataclass
 class Repeats:
     """Of the events of known users: `n` all, `repeated` of an item the user had had, `recent` a faded share."""
 
@@ -19,8 +19,11 @@ class Repeats:
     repeated: int = 0
     recent: float = 0.0
 
-    def after(self, repeat: bool) -> Repeats:
-        return Repeats(self.n + 1, self.repeated + repeat, self.recent * FADE + repeat * (1 - FADE))
+    def learn(self, repeat: bool) -> None:
+        """Count one event of a known user."""
+        self.n += 1
+        self.repeated += repeat
+        self.recent = self.recent * FADE + repeat * (1 - FADE)
 
 
 def never_happen(partitions: Sequence[Repeats]) -> bool:

@@ -99,6 +99,7 @@ class Fold:
         self._known: set[bytes] = set()
         self._guard = Guard()
         self._repeats = Repeats()
+        self._fence_of: dict[tuple[int, int], str] = {}  # their names, made once
         self.newest: deque[str] = deque(maxlen=8)  # users heard of last; no part of the state
 
     # --- restore -----------------------------------------------------------------------------------------------------
@@ -183,13 +184,13 @@ class Fold:
         self.standing.counts[what] = self.standing.counts.get(what, 0) + 1
 
     def _one(self, record: Record, touched: set[str]) -> None:
-        source = record.source
-        fence = f"{source.topic}/{source.partition}"
-        if source.offset <= self.standing.fences.get(fence, -1):
+        source, fences = record.source, self.standing.fences
+        fence = self._fence_of.get((source.topic, source.partition)) or self._fence(source.topic, source.partition)
+        if source.offset <= fences.get(fence, -1):
             self._count("refolded")
             return
-        self.standing.fences[fence] = source.offset
-        if isinstance(record, Interacted | Reacted) and record.id is not None and self._repeated(source.topic, record.id, touched):
+        fences[fence] = source.offset
+        if isinstance(record, (Interacted, Reacted)) and record.id is not None and self._repeated(source.topic, record.id, touched):
             self._count("duplicates")
             return
         self._count("folded")
@@ -203,28 +204,31 @@ class Fold:
         else:
             self._erased(record, touched)
 
+    def _fence(self, topic: int, partition: int) -> str:
+        return self._fence_of.setdefault((topic, partition), f"{topic}/{partition}")
+
     def _repeated(self, topic: int, id: str, touched: set[str]) -> bool:
         mark = blake2b(f"{topic}/{id}".encode(), digest_size=8).digest()
-        if mark in self._known:
+        known, ids = self._known, self.standing.ids
+        if mark in known:
             return True
-        slot = self.standing.ids // CHUNK % (WINDOW // CHUNK + 1)
-        if self.standing.ids % CHUNK == 0:  # the oldest chunk makes room
-            self._known.difference_update(self._ids.get(slot, ()))
+        slot = ids // CHUNK % (WINDOW // CHUNK + 1)
+        if ids % CHUNK == 0:  # the oldest chunk makes room
+            known.difference_update(self._ids.get(slot, ()))
             self._ids[slot] = []
         self._ids[slot].append(mark)
-        self._known.add(mark)
-        self.standing.ids += 1
+        known.add(mark)
+        self.standing.ids = ids + 1
         touched.add(f"x·{slot}")
         return False
 
     def _interacted(self, event: Interacted, touched: set[str]) -> None:
         self.standing.watermark = max(self.standing.watermark, event.at)
         ledger = self.ledgers.get(event.user)
-        seen = self.online.profiles.seen(event.user)
         self.newest.append(event.user)
-        entered, repeat = self.online.learn_one(event.user, event.item, event.at)
+        seen, entered, repeat = self.online.learn_one(event.user, event.item, event.at)
         if seen:
-            self._repeats = self._repeats.after(repeat)
+            self._repeats.learn(repeat)
         if ledger is not None and ledger.pending and entered:
             for pending in ledger.due(seen):
                 self._judge(event.user, ledger, pending, event.item, event.source.appended, touched)

@@ -50,7 +50,7 @@ def test_a_late_choice_counts_and_pairs_with_nothing() -> None:
     online = Online()
     online.learn_one("u", "a", 1e9)
     online.changes()
-    assert online.learn_one("u", "b", 1e9 - 1e5) == (False, False)
+    assert online.learn_one("u", "b", 1e9 - 1e5) == (1, False, False)
     assert {key.decode() for key in online.changes()} == {"u·u", "i·b"}
     assert online.pairs.rank(["a"], 5) == ([], [])
 

@@ -19,7 +19,7 @@ class Users:
 
     def learn(self, user: str, item: str, at: float) -> tuple[bool, bool]:
         self.clock += 1
-        _, entered, repeat, _ = self.of.learn_one(user, self.items.number[self.items.learn(item)], at, self.clock)
+        _, _, entered, repeat, _ = self.of.learn_one(user, self.items.number[self.items.learn(item)], at, self.clock)
         return entered, repeat
 
     def get(self, user: str) -> Profile:
@@ -63,8 +63,8 @@ def test_a_repeat_enters_the_sequence_again_and_is_had_once() -> None:
 
 def test_what_stands_in_front_of_a_choice_is_returned_with_it() -> None:
     users = learned(3)
-    number, entered, repeat, recent = users.of.learn_one("u", users.items.number[users.items.learn("x")], NOW + 9, 4, before=2)
-    assert (number, entered, repeat) == (0, True, False)
+    number, seen, entered, repeat, recent = users.of.learn_one("u", users.items.number[users.items.learn("x")], NOW + 9, 4, before=2)
+    assert (number, seen, entered, repeat) == (0, 3, True, False)
     assert [users.items.names[users.items.row_of(n)] for n in recent] == ["i1", "i2"]
 
 

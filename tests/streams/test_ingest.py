@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import topics
-from streams.events import MAX_BYTES
-from streams.ingest import BACKFILL, FUTURE_MS, Refused, dead_letter_headers, ingest
+from streams.events import MAX_BYTES, Interaction
+from streams.ingest import BACKFILL, FUTURE_MS, Refused, _plain, dead_letter_headers, ingest
 from streams.timeline import Erased, Interacted, Reacted
+from tests.chaos.test_hostile import mutated
 from tests.streams.conftest import event
 
 NOW = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
@@ -151,3 +153,29 @@ def test_an_impression_that_no_server_of_ours_made_is_refused(change: dict[str, 
     with pytest.raises(Refused) as refused:
         read(json.dumps({**golden, **change}).encode(), key=b"ann", topic=recommendations)
     assert refused.value.reason == "invalid"
+
+
+def agrees(value: bytes) -> bool:
+    """Was it taken at once? Then the model says the same of it."""
+    plain = _plain(value)
+    if plain is not None:
+        event = Interaction.model_validate_json(value)
+        for name in ("id", "user", "item", "kind", "value", "session", "extra"):
+            assert getattr(plain, name) == getattr(event, name)
+        assert abs((plain.at - event.at).total_seconds()) <= 1e-6
+    return plain is not None
+
+
+def test_what_is_taken_at_once_is_what_its_model_takes_too() -> None:
+    rng = Random(4)
+    taken = sum(agrees(mutated(rng, topics.INTERACTIONS, n)[0]) for n in range(4_000))
+    assert 1_000 < taken < 3_000
+
+
+@given(
+    st.fixed_dictionaries({}, optional={name: st.text(max_size=4) for name in ("id", "user", "item", "session", "kind")}),
+    st.text(max_size=30),
+)
+def test_what_is_taken_at_once_has_ids_that_its_model_takes_too(ids: dict[str, str], at: str) -> None:
+    agrees(event(**ids))
+    agrees(event(**ids, at=at))

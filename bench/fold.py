@@ -191,11 +191,14 @@ class Tail:
         )
         self._consumer.assign([TopicPartition(kafka.prefix + topics.ONLINE_STATE, p, 0) for p in range(kafka.partitions)])
         self._of: dict[int, int] = {}
+        self.next: dict[int, int] = {}  # timeline offset that each partition's state stands at
 
     def folded(self) -> int:
         for message in self._consumer.consume(100_000, 0):
             if message.error() is None and message.key() == POSITION:
-                self._of[message.partition() or 0] = Standing.load(message.value() or b"").counts.get("folded", 0)
+                standing = Standing.load(message.value() or b"")
+                self._of[message.partition() or 0] = standing.counts.get("folded", 0)
+                self.next[message.partition() or 0] = standing.next
         return sum(self._of.values())
 
 

@@ -167,6 +167,11 @@ def parser() -> argparse.ArgumentParser:
     parts.add_parser(
         "restore", parents=[where, machine], help="a file into the empty state topic; workers, started afterwards, go on from there"
     ).add_argument("file", type=Path)
+    parts.add_parser(
+        "repartition",
+        parents=[where, machine],
+        help="timeline and state for another number of partitions (kafka.partitions), while nothing of ours runs",
+    ).add_argument("file", type=Path, help="where the timeline is kept meanwhile; if it is there, it is taken up from there")
     c.set_defaults(run=commands.state)
 
     c = sub.add_parser("topics", parents=[where, machine], help="the topics and whether they are right")

@@ -315,6 +315,7 @@ def _letter(letter: dict[str, Any]) -> dict[str, Any]:
 # --- state ---------------------------------------------------------------------------------------------------------------
 def state(args: argparse.Namespace) -> int:
     from infra import state as states
+    from infra.repartition import repartition
 
     settings = _running(args, "kafka")
     kafka, memory = settings.kafka, settings.memory
@@ -336,6 +337,9 @@ def state(args: argparse.Namespace) -> int:
         elif args.what == "dump":
             found = states.committed(kafka)
             states.save(found, args.file, kafka, memory)
+        elif args.what == "repartition":
+            found = repartition(kafka, memory, args.file, lambda text: print(f"\r{text}   ", end="", file=sys.stderr, flush=True))
+            print(file=sys.stderr)
         else:
             found = states.restore(kafka, memory, args.file)
     except states.Unfit as unfit:

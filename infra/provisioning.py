@@ -49,7 +49,8 @@ def check(kafka: Kafka, there: dict[str, int]) -> None:
         first = wrong[0]
         raise WrongTopic(
             "; ".join(lines)
-            + f". Set kafka.partitions to {there[first.name]}, or delete the topic"
+            + f". Set kafka.partitions to {there[first.name]}, or stop workers, trainer and Triton and run"
+            + " `headrace state repartition FILE`, or, to begin anew, delete the topic"
             + f" (`kafka-topics.sh --bootstrap-server {kafka.bootstrap} --delete --topic {kafka.prefix}{first.name}`)"
             + " and run `headrace topics --create`"
         )

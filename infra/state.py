@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import gzip
 import struct
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from kafka import KafkaAdminClient, KafkaProducer
 
 from infra import control
@@ -49,10 +54,10 @@ class Bound:
     offsets: dict[int, int] | None = None
     until_ms: int | None = None
 
-    def holds(self, partition: int, offset: int, appended_ms: int) -> bool:
-        if self.offsets is not None and offset >= self.offsets.get(partition, 0):
+    def holds(self, partition: int, log: Log) -> bool:
+        if self.offsets is not None and log.offset >= self.offsets.get(partition, 0):
             return False
-        return self.until_ms is None or appended_ms <= self.until_ms
+        return self.until_ms is None or log.timestamp <= self.until_ms
 
 
 def committed(kafka: Kafka) -> dict[int, State]:
@@ -60,35 +65,40 @@ def committed(kafka: Kafka) -> dict[int, State]:
     return {p: {} for p in range(kafka.partitions)} | control.latest(kafka, topics.ONLINE_STATE)
 
 
+def timeline(kafka: Kafka, partition: int) -> Iterator[Log]:
+    """Every record of one partition of the timeline that is there now."""
+    consumer = Consumer(kafka.confluent() | {"group.id": f"{kafka.prefix}state", "enable.auto.commit": False, "auto.offset.reset": "error"})
+    try:
+        place = TopicPartition(kafka.prefix + topics.TIMELINE, partition)
+        first, end = consumer.get_watermark_offsets(place, timeout=10)
+        consumer.assign([TopicPartition(place.topic, partition, first)])
+        while first < end:
+            for message in consumer.consume(5_000, 1.0):
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                first = (message.offset() or 0) + 1
+                if first > end:
+                    break
+                yield Log(first - 1, message.timestamp()[1], message.key(), message.value() or b"")
+    finally:
+        consumer.close()
+
+
 def rebuild(kafka: Kafka, memory: Memory, bound: Bound, progress: Callable[[int], None] = lambda done: None) -> dict[int, State]:
-    """Fold the timeline from its beginning, up to `bound`, and emit nothing."""
-    folds = {p: Fold(p, kafka.partitions, memory) for p in range(kafka.partitions)}
-    states: dict[int, dict[bytes, bytes | None]] = {p: {} for p in folds}
-    batches: dict[int, list[Log]] = {p: [] for p in folds}
-    done, last = 0, dict[int, Log]()
-    over: set[int] = set()
-
-    def fold(p: int) -> None:
-        states[p].update(folds[p].fold(batches[p]).touched)
-        batches[p] = []
-
-    for record in control.read(kafka, topics.TIMELINE):
-        p = record.partition
-        if p in over or not bound.holds(p, record.offset, record.timestamp):
-            over.add(p)  # the first record that is out ends its partition: no hole
-            continue
-        last[p] = Log(record.offset, record.timestamp, record.key, record.value)
-        batches[p].append(last[p])
-        done += 1
-        if len(batches[p]) == BATCH:
-            fold(p)
+    """Fold the timeline from its beginning, up to `bound`, and emit nothing; without the records that are dead letters."""
+    bad = {tuple(letter["id"].rsplit("/", 2)[1:]) for letter in control.letters(kafka) if letter["topic"] == topics.TIMELINE}
+    states, done = dict[int, State](), 0
+    for p in range(kafka.partitions):
+        fold, state, skip = Fold(p, kafka.partitions, memory), dict[bytes, bytes | None](), {int(o) for at, o in bad if int(at) == p}
+        logs = takewhile(partial(bound.holds, p), timeline(kafka, p))
+        while batch := list(islice(logs, BATCH)):
+            state.update(fold.fold(batch, skip).touched)
+            key, value = fold.position(batch[-1].offset + 1, batch[-1].timestamp)
+            state[key] = value
+            done += len(batch)
             progress(done)
-    for p, log in last.items():
-        fold(p)
-        key, value = folds[p].position(log.offset + 1, log.timestamp)
-        states[p][key] = value
-    progress(done)
-    return {p: {k: v for k, v in state.items() if v is not None} for p, state in states.items()}
+        states[p] = {k: v for k, v in state.items() if v is not None}
+    return states
 
 
 def positions(states: dict[int, State]) -> dict[int, int]:
@@ -164,7 +174,15 @@ def restore(kafka: Kafka, memory: Memory, file: Path) -> dict[int, State]:
     if (header.format, header.shape, header.partitions) != mine:
         theirs = f"format {header.format}, settings {header.shape}, {header.partitions} partitions"
         raise Unfit(f"{file} has {theirs}; here they are {mine[0]}, {mine[1]}, {mine[2]}: rebuild from the timeline instead")
-    _refuse_unless_idle(kafka)
+    refuse_unless_idle(kafka)
+    if any(committed(kafka).values()):
+        raise Unfit(f"{kafka.prefix}{topics.ONLINE_STATE} holds a state: delete the topic and run `headrace topics --create` first")
+    write(kafka, states)
+    return states
+
+
+def write(kafka: Kafka, states: dict[int, State]) -> None:
+    """Write the states to their empty topic, and read them back."""
     for partition, state in states.items():
         # The id that a worker's own producer has for this partition: one that still runs is fenced.
         producer = KafkaProducer(
@@ -181,20 +199,27 @@ def restore(kafka: Kafka, memory: Memory, file: Path) -> dict[int, State]:
     written = committed(kafka)
     wrong = [p for p in states if digest(written[p]) != digest(states[p])]
     if wrong:
-        raise Unfit(f"what was written is not what the file holds, in partitions {wrong}: did a worker start meanwhile?")
-    return states
+        raise Unfit(f"what was written is not what is there, in partitions {wrong}: did a worker start meanwhile?")
 
 
-def _refuse_unless_idle(kafka: Kafka) -> None:
-    if any(committed(kafka).values()):
-        raise Unfit(f"{kafka.prefix}{topics.ONLINE_STATE} holds a state: delete the topic and run `headrace topics --create` first")
+def refuse_unless_idle(kafka: Kafka) -> None:
+    """Raise `Unfit` while workers run."""
     admin = KafkaAdminClient(**kafka.kafka_python())
+    members = 0
     try:
-        group = f"{kafka.prefix}fold"
-        members = admin.describe_groups([group])[group]["members"]
-    except KeyError:
-        return
+        for group in (f"{kafka.prefix}fold", f"{kafka.prefix}ingest"):
+            with suppress(KeyError):
+                members += len(admin.describe_groups([group])[group]["members"])
     finally:
         admin.close()
     if members:
-        raise Unfit(f"{len(members)} workers run: stop them first, they would fold beside the restore")
+        raise Unfit("workers run: stop them first, they would fold beside this (one that was killed leaves its group after 6 s)")
+
+
+def wait(check: Callable[[], bool], within_s: float = 30) -> None:
+    """Until the broker has done what it was asked for: topics are deleted and created behind the answer."""
+    deadline = time.monotonic() + within_s
+    while not check():
+        if time.monotonic() > deadline:
+            raise Unfit(f"the broker has not done it within {within_s:.0f} s: look at its topics, then run this again")
+        time.sleep(0.3)

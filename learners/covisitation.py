@@ -9,7 +9,7 @@ In memory an item's list is its record: the numbers of its neighbours, then thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 from struct import Struct
 from typing import Any
@@ -32,6 +32,8 @@ _MASS = Struct("<Q")
 class CoVisitation:
     """Bounded neighbour lists per row of `items`, `partitions` of them side by side.
 
+    `warm` loads the list of a row that was left `cold` (in the first partition), before it is learned into.
+
     >>> items = Items()
     >>> tea, cup, pot = (items.learn(name) for name in ("tea", "cup", "pot"))
     >>> pairs = CoVisitation(items)
@@ -41,13 +43,13 @@ class CoVisitation:
     [('tea', 0.5)]
     """
 
-    def __init__(self, items: Items, partitions: int = 1) -> None:
-        self.items = items
-        self._near: list[list[bytes | bytearray]] = [[] for _ in range(partitions)]
+    def __init__(self, items: Items, partitions: int = 1, warm: Callable[[int], None] = lambda row: None) -> None:
+        self.items, self._warm = items, warm
+        self._near: list[list[bytes | bytearray | None]] = [[] for _ in range(partitions)]
         self._mass = np.zeros((partitions, 64), np.uint64)  # all weight an item ever took part in
         self._own: Any = memoryview(self._mass[0])
 
-    def _at(self, partition: int, row: int) -> list[bytes | bytearray]:
+    def _at(self, partition: int, row: int) -> list[bytes | bytearray | None]:
         """The partition's lists, long enough for `row`."""
         near, size = self._near[partition], self._mass.shape[1]
         if row >= len(near):
@@ -68,7 +70,7 @@ class CoVisitation:
             return touched
         row_of, number_of, total, distance = self.items.row_of, self.items.number, 0, 0
         near, mass = self._at(0, len(self.items.names) - 1), self._own
-        mark, mine, add = number_of[row].to_bytes(MARK, "little"), near[row], self._add
+        mark, mine, add = number_of[row].to_bytes(MARK, "little"), near[row] or b"", self._add
         for number in reversed(recent[-WINDOW:]):
             distance += 1
             other = row_of(number)
@@ -77,7 +79,9 @@ class CoVisitation:
             touched.append(other)
             weight = UNIT // distance
             total += weight
-            near[other] = add(near[other], mark, weight, 0)
+            if near[other] is None:
+                self._warm(other)
+            near[other] = add(near[other] or b"", mark, weight, 0)
             mine = add(mine, number.to_bytes(MARK, "little"), 0, weight)
             mass[other] += weight
         if touched:
@@ -110,7 +114,11 @@ class CoVisitation:
         return near
 
     def dump(self, row: int) -> bytes:
-        return _MASS.pack(self._own[row]) + self._near[0][row] if row < len(self._near[0]) else bytes(_MASS.size)
+        return _MASS.pack(self._own[row]) + (self._near[0][row] or b"") if row < len(self._near[0]) else bytes(_MASS.size)
+
+    def cool(self, row: int) -> None:
+        """The row's list is loaded when it is needed."""
+        self._at(0, row)[row] = None
 
     def load(self, partition: int, row: int, value: bytes | None) -> None:
         """Take a dumped list over; None forgets it."""
@@ -132,7 +140,7 @@ class CoVisitation:
                 continue
             own, fade = float(mass[:, row].sum()) + UNIT, DECAY**age
             for partition, near in enumerate(self._near):
-                record = near[row] if row < len(near) else b""
+                record = near[row] if row < len(near) else None
                 if record:
                     size = len(record) >> 3
                     ends.append(self.items.rows(partition, np.frombuffer(record, "<u4", size)))

@@ -7,6 +7,7 @@ an item that was evicted then names nobody. A process keeps all partitions' item
 from __future__ import annotations
 
 from array import array
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Items:
         """The row of an item that has that number in that partition."""
         row = self.row.get(name)
         if row is None:
+            name = intern(name)  # other partitions have the same items
             if self._free:
                 row = self._free.pop()
                 self.names[row] = name

@@ -43,9 +43,11 @@ class Online:
         self.memory = memory or Memory()
         self.items = Items(partitions)
         self.popularity = Popularity(self.items, partitions, shards)
-        self.pairs = CoVisitation(self.items, partitions)
+        self.pairs = CoVisitation(self.items, partitions, self._warm)
         self.profiles = Profiles(self.items, partitions, serves)
         self.neighbours = Neighbours(self.items, partitions)
+        self._serves = serves
+        self._cold: dict[int, bytes] = {}  # row -> its record as it was loaded, taken apart when it is first needed
         self._changed_items: dict[int, None] = {}  # rows, in the order of the first change
         self._changed_users: dict[str, None] = {}
         self._evicted: list[str] = []  # items
@@ -57,6 +59,8 @@ class Online:
         """
         items, changed, known = self.items, self._changed_items, self.items.next
         row = items.learn(item)
+        if row in self._cold:
+            self._warm(row)
         self.popularity.learn_one(row, at)
         number, seen, entered, repeat, recent = self.profiles.learn_one(user, items.number[row], at, self.popularity.clock[0], WINDOW)
         self._changed_users[user] = changed[row] = None
@@ -79,6 +83,8 @@ class Online:
     def _evict_items(self) -> None:
         if len(self.items) <= self.memory.items * 1.01:
             return
+        for row in list(self._cold):
+            self._warm(row)
         for row in self.popularity.oldest(len(self.items) - self.memory.items).tolist():
             name = self.items.names[row]
             self._forget(0, row)
@@ -94,6 +100,9 @@ class Online:
         """Remove a user; the counts they added to stay, they name nobody."""
         place = self.profiles.number(user)
         if place is not None:
+            mark = place[1].to_bytes(MARK, "little")
+            for row in [row for row, record in self._cold.items() if mark in record]:
+                self._warm(row)
             self._changed_items |= dict.fromkeys(self.neighbours.forget(place[1]))
             self._changed_users[user] = None
             self.profiles.load(0, user, None)
@@ -127,12 +136,23 @@ class Online:
         if value is None:
             row = self.items.row.get(name)
             if row is not None:
+                self._cold.pop(row, None)
                 self._forget(partition, row)
                 if not self.popularity.known(row):
                     self.items.remove(name)
             return
-        number, seen = _HEAD.unpack_from(value)
-        row, pairs = self.items.place(partition, number, name), _SEEN + MARK * seen
+        row = self.items.place(partition, _HEAD.unpack_from(value)[0], name)
+        if self._serves:
+            self._take(partition, row, value)
+        else:
+            self._cold[row] = value
+            self.pairs.cool(row)
+
+    def _warm(self, row: int) -> None:
+        self._take(0, row, self._cold.pop(row))
+
+    def _take(self, partition: int, row: int, value: bytes) -> None:
+        pairs = _SEEN + MARK * _HEAD.unpack_from(value)[1]
         self.popularity.load(partition, row, value[_HEAD.size : _SEEN])
         self.neighbours.load(partition, row, value[_SEEN:pairs])
         self.pairs.load(partition, row, value[pairs:])

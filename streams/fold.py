@@ -1,8 +1,7 @@
 """The fold: the online state of one partition is a deterministic function of its timeline, in order. Pure.
 
 It needs no catalogue, no release and no other partition, and makes no choice about the stream as a whole: who merges
-the partitions, decides. Every record has one effect: a fence per input partition drops what ingest wrote twice, a
-window of event ids what a producer sent twice.
+the partitions, decides. Every record has one effect (streams/once.py).
 """
 
 from __future__ import annotations
@@ -27,11 +26,10 @@ from serving.guard import Guard, dcg
 from serving.repeats import Repeats
 from streams import topics
 from streams.events import Metric, to_bytes, utc
+from streams.once import CHUNK, FRESH, WINDOW, Once
 from streams.standing import POSITION, Standing
-from streams.timeline import Erased, Impression, Interacted, Reacted, Record, Shown, decode
+from streams.timeline import Erased, Impression, Interacted, Moved, Reacted, Record, Shown, decode
 
-WINDOW = 100_000  # event ids a partition remembers, 8 bytes each
-CHUNK = 128  # of them in one record of the state topic
 _ledger = msgspec.msgpack.Decoder(Ledger)
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -95,11 +93,9 @@ class Fold:
         self.ranker = PairwiseRanker(FEATURES)
         self.ledgers: dict[str, Ledger] = {}
         self._open: set[str] = set()  # users with an open block
-        self._ids: dict[int, list[bytes]] = {}  # chunk number -> 8-byte hashes
-        self._known: set[bytes] = set()
+        self.once = Once()
         self._guard = Guard()
         self._repeats = Repeats()
-        self._fence_of: dict[tuple[int, int], str] = {}  # their names, made once
         self.newest: deque[str] = deque(maxlen=8)  # users heard of last; no part of the state
 
     # --- restore -----------------------------------------------------------------------------------------------------
@@ -121,14 +117,12 @@ class Fold:
             if value is None:
                 del self.ledgers[rest]
         elif kind == "x":
-            old, slot = self._ids.get(int(rest), []), int(rest)
-            self._known.difference_update(old)
-            self._ids[slot] = [value[i : i + 8] for i in range(0, len(value), 8)] if value else []
-            self._known.update(self._ids[slot])
+            self.once.load(int(rest), value)
 
     def _load_standing(self, standing: Standing) -> None:
         standing.check(shape(self.shards, self.memory))
         self.standing = standing
+        self.once.fences, self.once.ids = standing.fences, standing.ids
         self.online.popularity.clock[0] = standing.clock
         self.online.items.next, self.online.profiles.next = standing.items, standing.users
         self._guard = Guard(standing.guard, standing.judged)
@@ -143,6 +137,7 @@ class Fold:
         """The record that says where the state stands, to be committed with it."""
         s = self.standing
         s.next, s.as_of, s.clock = next_offset, as_of, self.online.popularity.clock[0]
+        s.fences, s.ids = self.once.fences, self.once.ids
         s.items, s.users = self.online.items.next, self.online.profiles.next
         s.guard, s.judged = self._guard.sums.tolist(), self._guard.weight
         s.repeats = (self._repeats.n, self._repeats.repeated, self._repeats.recent)
@@ -167,6 +162,7 @@ class Fold:
             except Exception as error:
                 raise FoldError(log.offset) from error
         step.touched = self.online.changes()
+        step.touched |= {f"x·{chunk}".encode(): value for chunk, value in self.once.changes()}
         for name in sorted(touched):
             step.touched[name.encode()] = self._dump(name)
         return step
@@ -176,51 +172,27 @@ class Fold:
         if kind == "a":
             ledger = self.ledgers.get(name[2:])
             return None if ledger is None else _pack(ledger)
-        if kind == "x":
-            return b"".join(self._ids[int(name[2:])])
         return self.ranker.dump()
 
     def _count(self, what: str) -> None:
         self.standing.counts[what] = self.standing.counts.get(what, 0) + 1
 
     def _one(self, record: Record, touched: set[str]) -> None:
-        source, fences = record.source, self.standing.fences
-        fence = self._fence_of.get((source.topic, source.partition)) or self._fence(source.topic, source.partition)
-        if source.offset <= fences.get(fence, -1):
-            self._count("refolded")
+        verdict = self.once.verdict(record)
+        if isinstance(record, Moved):  # it is about the timeline, not about a user
             return
-        fences[fence] = source.offset
-        if isinstance(record, (Interacted, Reacted)) and record.id is not None and self._repeated(source.topic, record.id, touched):
-            self._count("duplicates")
+        self._count(verdict)
+        if verdict != FRESH:
             return
-        self._count("folded")
         if isinstance(record, Interacted):
             self._count("backfilled" if record.backfill else "interactions")
             self._interacted(record, touched)
         elif isinstance(record, Shown):
-            self._shown(record.impression, source.appended, touched)
+            self._shown(record.impression, record.source.appended, touched)
         elif isinstance(record, Reacted):
             self._reacted(record, touched)
         else:
             self._erased(record, touched)
-
-    def _fence(self, topic: int, partition: int) -> str:
-        return self._fence_of.setdefault((topic, partition), f"{topic}/{partition}")
-
-    def _repeated(self, topic: int, id: str, touched: set[str]) -> bool:
-        mark = blake2b(f"{topic}/{id}".encode(), digest_size=8).digest()
-        known, ids = self._known, self.standing.ids
-        if mark in known:
-            return True
-        slot = ids // CHUNK % (WINDOW // CHUNK + 1)
-        if ids % CHUNK == 0:  # the oldest chunk makes room
-            known.difference_update(self._ids.get(slot, ()))
-            self._ids[slot] = []
-        self._ids[slot].append(mark)
-        known.add(mark)
-        self.standing.ids = ids + 1
-        touched.add(f"x·{slot}")
-        return False
 
     def _interacted(self, event: Interacted, touched: set[str]) -> None:
         self.standing.watermark = max(self.standing.watermark, event.at)

@@ -11,6 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from learners.histories import Event
 from streams import topics
 from streams.kafka import Kafka
+from streams.once import FRESH, Once
 from streams.timeline import Erased, Interacted, decode
 
 log = logging.getLogger("headrace.history")
@@ -23,8 +24,7 @@ class History:
     def __init__(self, kafka: Kafka) -> None:
         self._topic = kafka.prefix + topics.TIMELINE
         self._events: deque[Event] = deque(maxlen=KEPT)
-        self._fences: dict[tuple[int, int], int] = {}
-        self._ids: dict[tuple[int, str], None] = {}
+        self._once = [Once() for _ in range(kafka.partitions)]
         self._places = [TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in range(kafka.partitions)]
         self.start: dict[int, int] = {}
         self.end: dict[int, int] = {}
@@ -70,22 +70,11 @@ class History:
         except msgspec.DecodeError as error:  # the fold has put it into the dead letters
             log.warning("timeline %s@%s left out: %s", partition, offset, error)
             return
-        fence = record.source.topic, record.source.partition
-        # One input partition feeds many timeline partitions; within each, offsets only rise (streams/fold.py).
-        key = (fence[0] * 1_000_003 + fence[1], partition)
-        if record.source.offset <= self._fences.get(key, -1):
+        if self._once[partition].verdict(record) != FRESH:
             return
-        self._fences[key] = record.source.offset
         if isinstance(record, Erased):
             self._events = deque((e for e in self._events if e.user != record.user), maxlen=KEPT)
         elif isinstance(record, Interacted):
-            if record.id is not None:
-                id = partition, record.id
-                if id in self._ids:
-                    return
-                self._ids[id] = None
-                if len(self._ids) > KEPT:
-                    del self._ids[next(iter(self._ids))]
             self._events.append(Event(record.source.appended, partition, offset, record.user, record.item))
 
     def lineage(self) -> dict[str, dict[str, list[int]]]:

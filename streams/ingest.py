@@ -59,7 +59,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 def ingest(
     topic: int, partition: int, offset: int, appended: int, key: bytes | None, value: bytes | None, headers: Headers
-) -> timeline.Record | None:
+) -> timeline.Fact | None:
     """The timeline record of one input record; None where there is nothing to learn (the catalogue, anonymous asks).
 
     `topic` is the input's number in `topics.READ`, `appended` the broker's append time in ms. Raises `Refused`.

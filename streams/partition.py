@@ -69,7 +69,7 @@ class Partition:
             group_id=None,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
-            max_partition_fetch_bytes=8 << 20,
+            max_partition_fetch_bytes=2 << 20,  # decoded at once, several times as large
         )
         await reader.start()
         try:

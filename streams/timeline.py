@@ -64,6 +64,15 @@ class Erased(msgspec.Struct, array_like=True, frozen=True, tag="e"):
     at: float
 
 
+class Moved(msgspec.Struct, array_like=True, frozen=True, tag="m"):
+    """The timeline was written anew, for another number of partitions: of each input ("input/partition"), what is not above
+    these offsets stands before this record, stamped with other partitions than it came from (infra/repartition.py).
+    """
+
+    source: Source
+    fences: dict[str, int]
+
+
 class Impression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`recommendations.v1`, key user: one answer, with all that is needed to learn from it and to judge another policy.
 
@@ -98,7 +107,14 @@ class Shown(msgspec.Struct, array_like=True, frozen=True, tag="s"):
     impression: Impression
 
 
-Record = Interacted | Reacted | Erased | Shown
+Fact = Interacted | Reacted | Erased | Shown
+Record = Fact | Moved
+
+
+def user_of(fact: Fact) -> str:
+    """Whom the fact is about."""
+    return fact.impression.user if isinstance(fact, Shown) else fact.user
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)

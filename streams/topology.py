@@ -27,7 +27,7 @@ from streams.kafka import Kafka
 from streams.monitor import Monitor
 from streams.prober import Prober
 from streams.reader import Batch, Follower, Ingester
-from streams.timeline import Shown, encode
+from streams.timeline import encode, user_of
 from streams.topics import partition_of
 from streams.watchdog import Watchdog
 
@@ -106,5 +106,5 @@ def _timeline_or_letter(kafka: Kafka, number: int, record: Any) -> tuple[str, in
         return topics.dead_letters(name), 0, record.key, record.value, headers
     if fact is None:
         return None
-    user = fact.impression.user if isinstance(fact, Shown) else fact.user
+    user = user_of(fact)
     return topics.TIMELINE, partition_of(user, kafka.partitions), user.encode(), encode(fact), []

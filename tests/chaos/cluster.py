@@ -39,7 +39,7 @@ class Cluster:
         file.write_text(text.replace("security.protocol.map=", "security.protocol.map=WORKERS:PLAINTEXT,"))
         self.proxy = Proxy(outer, inner)
         self.kafka = Kafka(self.broker.bootstrap, partitions=partitions)
-        self._mine = {"bootstrap": f"{HOST}:{outer}", "partitions": partitions}
+        self.settings = {"bootstrap": f"{HOST}:{outer}", "partitions": partitions}
         self._broker: subprocess.Popen[bytes] | None = None
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.restarts = 0
@@ -67,7 +67,7 @@ class Cluster:
                 stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, cwd=place,
                 env={
                     **os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent), "OMP_NUM_THREADS": "1",
-                    "HEADRACE_KAFKA": json.dumps(self._mine), "HEADRACE_TRITON__URL": f"{HOST}:9",
+                    "HEADRACE_KAFKA": json.dumps(self.settings), "HEADRACE_TRITON__URL": f"{HOST}:9",
                     **(environment or {}),
                 },
             )  # fmt: skip

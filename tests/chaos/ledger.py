@@ -30,7 +30,7 @@ class Ledger:
         self.acknowledged: set[str] = set()
         self.records = dict.fromkeys(topics.INPUTS, 0)  # acknowledged, of every kind
         self.failed = 0
-        self._rng, self._speed = random.Random(seed), events_s
+        self._seed, self._rng, self._speed = seed, random.Random(seed), events_s
         self._features = np.random.default_rng(seed).random((8, len(FEATURES))).astype("<f2")
         self._prefix = kafka.prefix
         self._stop = threading.Event()
@@ -65,7 +65,7 @@ class Ledger:
             if rng.random() < GARBAGE:
                 self._send(topics.INTERACTIONS, "nobody", b'{"user": "u', "")
                 continue
-            user, id = f"u{rng.randrange(USERS)}", f"e{number}"
+            user, id = f"u{rng.randrange(USERS)}", f"e{self._seed}-{number}"
             if rng.random() < ASKED:
                 self._send(topics.RECOMMENDATIONS, user, self._impression(user, number), "")
             item = f"i{int(rng.paretovariate(0.8)) % ITEMS}"
@@ -82,7 +82,8 @@ class Ledger:
         ranks = np.full((len(items), len(SOURCES)), ABSENT, np.uint8)
         ranks[:, number % 4] = np.arange(len(items))
         value = {
-            "id": f"r{number}", "user": user, "at": time.time(), "shown": items[:5], "propensities": [1.0] * 5, "sample": items[5:],
+            "id": f"r{self._seed}-{number}", "user": user, "at": time.time(), "shown": items[:5],
+            "propensities": [1.0] * 5, "sample": items[5:],
             "features": pack(self._features[: len(items)]), "candidates": items, "ranks": pack(ranks),
             "seen": max(0, len(self.sent.get(user, ())) - 1), "positions": {}, "version": number % 2,
         }  # fmt: skip

@@ -74,7 +74,8 @@ def test_a_file_that_is_not_whole_is_refused(harm: str, tmp_path: Path) -> None:
 
 
 def test_a_bound_stops_before_its_offset_or_after_its_time() -> None:
-    assert [Bound(offsets={0: 2}).holds(0, n, 0) for n in range(4)] == [True, True, False, False]
-    assert not Bound(offsets={0: 2}).holds(1, 0, 0)
-    assert [Bound(until_ms=20).holds(0, n, n * 10) for n in range(4)] == [True, True, True, False]
-    assert Bound().holds(7, 1 << 40, 1 << 50)
+    logs = [Log(n, n * 10, None, b"") for n in range(4)]
+    assert [Bound(offsets={0: 2}).holds(0, log) for log in logs] == [True, True, False, False]
+    assert not Bound(offsets={0: 2}).holds(1, logs[0])
+    assert [Bound(until_ms=20).holds(0, log) for log in logs] == [True, True, True, False]
+    assert Bound().holds(7, Log(1 << 40, 1 << 50, None, b""))

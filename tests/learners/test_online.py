@@ -23,7 +23,7 @@ def keep(online: Online, records: Records) -> set[str]:
 
 def load(records: Records, like: Online, partition: int = 0, into: Online | None = None) -> Online:
     """An online layer as a restart finds it again: records in any order, numbers and clock with the position."""
-    online = into or Online(1, 1, like.memory)
+    online = into or Online(1, 1, like.memory, serves=False)
     for key in sorted(records, key=lambda k: k[::-1]):
         assert online.load(partition, key.decode(), records[key])
     online.popularity.clock[partition] = like.popularity.clock[0]
@@ -80,6 +80,18 @@ def test_an_erased_user_is_named_by_no_record() -> None:
     assert online.changes() == {}
 
 
+def test_an_erased_user_is_named_by_no_record_that_was_only_loaded() -> None:
+    online, records = Online(), Records()
+    for user, item in [("bob", "x"), ("ann", "x"), ("ann", "y"), ("bob", "z")]:
+        online.learn_one(user, item, 1e9)
+    keep(online, records)
+    again = load(records, online)
+    again.forget("ann")
+    assert keep(again, records) == {"u·ann", "i·x", "i·y"}
+    online.forget("ann")
+    assert all(records[key] == value for key, value in online.changes().items() if value is not None)
+
+
 @pytest.mark.parametrize("key", ["w·", "a·u", "x·3", "position", ""])
 def test_a_key_of_another_kind_is_left_to_others(key: str) -> None:
     online = Online()
@@ -98,7 +110,7 @@ def test_an_id_may_hold_a_middle_dot() -> None:
 
 def test_beyond_its_memory_it_forgets_what_it_heard_of_longest_ago_also_after_a_restart() -> None:
     memory = Memory(users=100, items=100)
-    online, records, restarted = Online(1, 1, memory), Records(), False
+    online, records, restarted = Online(1, 1, memory, serves=False), Records(), False
     last: dict[str, int] = {}
     for at, (user, item, time) in enumerate(stream(6_000, users=400, items=300)):
         online.learn_one(user, item, time)

@@ -368,7 +368,8 @@ def _told_hashes(args: argparse.Namespace, found: dict[int, State], rebuilt: dic
 
 # --- topics, doctor, schema ----------------------------------------------------------------------------------------------
 def topics(args: argparse.Namespace) -> int:
-    from infra.provisioning import WrongTopic, check, existing, provision
+    from infra.provisioning import existing, provision
+    from streams.topics import WrongTopic, check
     from streams.topics import topics as all_topics
 
     kafka = _running(args, "kafka").kafka

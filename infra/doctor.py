@@ -8,9 +8,9 @@ import time
 
 from infra.bootstrap import JARS, ROOT, TRITON, libpython
 from infra.ports import is_answered
-from infra.provisioning import WrongTopic, check, existing
+from infra.provisioning import existing
 from infra.settings import Settings
-from streams.topics import topics
+from streams.topics import WrongTopic, check, topics
 
 Finding = tuple[str, bool, str]
 

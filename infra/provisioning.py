@@ -7,11 +7,7 @@ from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
 from streams.kafka import Kafka
-from streams.topics import Topic, topics
-
-
-class WrongTopic(Exception):
-    """A topic is missing or has another partition count than it must; the text has the command that mends it."""
+from streams.topics import check, topics
 
 
 def existing(kafka: Kafka) -> dict[str, int]:
@@ -39,22 +35,3 @@ def provision(kafka: Kafka) -> list[str]:
     finally:
         admin.close()
     return [topic.name for topic in missing]
-
-
-def check(kafka: Kafka, there: dict[str, int]) -> None:
-    """Raise `WrongTopic` where an existing topic of ours has another partition count than it must."""
-    wrong = [topic for topic in topics(kafka) if _is_wrong(topic, there)]
-    if wrong:
-        lines = [f"topic {kafka.prefix}{t.name} has {there[t.name]} partitions, it must have {t.partitions}" for t in wrong]
-        first = wrong[0]
-        raise WrongTopic(
-            "; ".join(lines)
-            + f". Set kafka.partitions to {there[first.name]}, or stop workers, trainer and Triton and run"
-            + " `headrace state repartition FILE`, or, to begin anew, delete the topic"
-            + f" (`kafka-topics.sh --bootstrap-server {kafka.bootstrap} --delete --topic {kafka.prefix}{first.name}`)"
-            + " and run `headrace topics --create`"
-        )
-
-
-def _is_wrong(topic: Topic, there: dict[str, int]) -> bool:
-    return topic.name in there and not topic.any_count and there[topic.name] != topic.partitions

@@ -172,7 +172,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 failpoint("follow.open")
                 await self._fold(tp, partition, position)
             except NEVER as error:
-                stop_now(self.log, f"{tp}: {_remedy(error, REBUILD)}")
+                stop_now(self.log, f"{tp}: {remedy(error, REBUILD)}")
             except AWAY as error:
                 self.open.discard(tp.partition)
                 if partition.tries > TRIES:
@@ -242,11 +242,11 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             stop_now(self.log, f"{tp}: {share}; see {topics.dead_letters(self.topic)}")
 
 
-def _remedy(error: Exception, overtaken: str) -> str:
+def remedy(error: Exception, overtaken: str = "") -> str:
     """What a person has to do; `overtaken`: where retention has removed what we had not read yet."""
     if isinstance(error, OffsetOutOfRangeError):
         return f"retention has overtaken our position ({error}): {overtaken}"
-    if isinstance(error, Incompatible):
+    if isinstance(error, (Incompatible, topics.WrongTopic)):
         return str(error)
     return f"not authorised ({error!r}): grant this principal read, write and TransactionalId write on our prefix"
 
@@ -319,7 +319,7 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 self.is_ready = True
                 await self._copy(producer)
             except NEVER as error:
-                stop_now(self.log, f"ingest: {_remedy(error, SKIP)}")
+                stop_now(self.log, f"ingest: {remedy(error, SKIP)}")
             except AWAY as error:
                 self.is_ready = False
                 self.log.warning("REOPEN ingest %r", error)  # never past a batch that may not have been written

@@ -85,3 +85,26 @@ def dead_letters(name: str) -> str:
 def partition_of(user: str, partitions: int) -> int:
     """The timeline partition that owns `user`: our own hash, so producers may use any client and partitioner."""
     return crc32(user.encode()) % partitions
+
+
+class WrongTopic(Exception):
+    """A topic is missing or has another partition count than it must; the text has the command that mends it."""
+
+
+def check(kafka: Kafka, there: dict[str, int]) -> None:
+    """Raise `WrongTopic` where an existing topic of ours has another partition count than it must."""
+    wrong = [topic for topic in topics(kafka) if _is_wrong(topic, there)]
+    if wrong:
+        lines = [f"topic {kafka.prefix}{t.name} has {there[t.name]} partitions, it must have {t.partitions}" for t in wrong]
+        first = wrong[0]
+        raise WrongTopic(
+            "; ".join(lines)
+            + f". Set kafka.partitions to {there[first.name]}, or stop workers, trainer and Triton and run"
+            + " `headrace state repartition FILE`, or, to begin anew, delete the topic"
+            + f" (`kafka-topics.sh --bootstrap-server {kafka.bootstrap} --delete --topic {kafka.prefix}{first.name}`)"
+            + " and run `headrace topics --create`"
+        )
+
+
+def _is_wrong(topic: Topic, there: dict[str, int]) -> bool:
+    return topic.name in there and not topic.any_count and there[topic.name] != topic.partitions

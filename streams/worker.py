@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import GroupCoordinatorNotAvailableError, TopicAuthorizationFailedError
 
 from feedback.policy import Policy
 from learners.online import Memory
+from streams import topics
 from streams.kafka import Kafka
-from streams.reader import AWAY, Follower, Ingester, stop_now
+from streams.reader import AWAY, NEVER, Follower, Ingester, remedy, stop_now
 from streams.topology import topology
 
 log = logging.getLogger("headrace.worker")
@@ -44,8 +47,17 @@ async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, memory: M
 
 
 async def _run(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Memory, ready: Path | None, asked: asyncio.Task[Any]) -> None:
-    if not await _reached(kafka, asked):
+    client = await _reached(kafka, asked)
+    if client is None:
         return
+    try:
+        await _fits(kafka, client)
+    except (*NEVER, topics.WrongTopic) as error:
+        stop_now(log, remedy(error))
+    except AWAY as error:  # it went away again
+        stop_now(log, f"cannot start: {error!r}")
+    finally:
+        await client.close()
     app, readers = topology(kafka, triton, name, policy, memory)
     app.flow_control.resume()  # without a Faust consumer nobody else does, and the first `put` would wait for ever
     try:
@@ -59,22 +71,38 @@ async def _run(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Mem
     await app.stop()
 
 
-async def _reached(kafka: Kafka, asked: asyncio.Task[Any]) -> bool:
-    """Wait for Kafka to answer; False where we were asked to stop before it did."""
+async def _reached(kafka: Kafka, asked: asyncio.Task[Any]) -> AIOKafkaClient | None:
+    """A client, once Kafka answers; None where we were asked to stop before it did."""
     told = False
     while not asked.done():
         client = AIOKafkaClient(**kafka.aiokafka())
         try:
             await client.bootstrap()
-            return True
+            return client
         except AWAY as error:
+            await client.close()
             if not told:
                 log.warning("waiting for Kafka at %s: %r", kafka.bootstrap, error)
             told = True
             await asyncio.wait({asked}, timeout=1)
-        finally:
-            await client.close()
-    return False
+    return None
+
+
+async def _fits(kafka: Kafka, client: AIOKafkaClient) -> None:
+    """Raise where topics are missing, have another partition count, or are not ours to use: a consumer would only log it, and wait."""
+    listed = topics.topics(kafka)
+    await client.set_topics([kafka.prefix + topic.name for topic in listed])
+    counts = {t.name: client.cluster.partitions_for_topic(kafka.prefix + t.name) for t in listed}
+    refused = sorted(client.cluster.unauthorized_topics)
+    if refused:
+        raise TopicAuthorizationFailedError(*refused)
+    missing = [name for name, partitions in counts.items() if not partitions]
+    if missing:
+        raise topics.WrongTopic(f"there is no topic {', '.join(kafka.prefix + name for name in missing)}: run `headrace topics --create`")
+    topics.check(kafka, {name: len(partitions) for name, partitions in counts.items() if partitions})
+    for group in ("ingest", "fold", "monitor"):
+        with contextlib.suppress(GroupCoordinatorNotAvailableError):  # a new broker makes the topic of its groups just now
+            await client.coordinator_lookup(CoordinationType.GROUP, kafka.prefix + group)
 
 
 async def _announce(readers: list[Ingester | Follower], ready: Path | None) -> None:

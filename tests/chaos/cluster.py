@@ -23,6 +23,10 @@ from streams.standing import POSITION, Standing
 from tests.chaos.proxy import Proxy
 
 SEEN_S = 0.5
+AUTHORIZER = """
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+"""
 
 
 class Cluster:
@@ -36,7 +40,8 @@ class Cluster:
         door = f"PLAINTEXT://{HOST}:{self.broker.port}"
         text = file.read_text().replace(f"listeners={door},", f"listeners={door},WORKERS://{HOST}:{inner},")
         text = text.replace(f"advertised.listeners={door}", f"advertised.listeners={door},WORKERS://{HOST}:{outer}")
-        file.write_text(text.replace("security.protocol.map=", "security.protocol.map=WORKERS:PLAINTEXT,"))
+        text = text.replace("security.protocol.map=", "security.protocol.map=WORKERS:PLAINTEXT,")
+        file.write_text(text + AUTHORIZER)
         self.proxy = Proxy(outer, inner)
         self.kafka = Kafka(self.broker.bootstrap, partitions=partitions)
         self.settings = {"bootstrap": f"{HOST}:{outer}", "partitions": partitions}

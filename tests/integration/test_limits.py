@@ -9,6 +9,7 @@ from signal import SIGTERM
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from infra import control, state
 from infra.provisioning import provision
@@ -84,6 +85,25 @@ def test_a_state_of_other_settings_stops_the_worker(cluster: Cluster) -> None:
     control.send(cluster.kafka, topics.ONLINE_STATE, b"position", standing.dump())
     said = last_words(cluster)
     assert "was written with format" in said and "run `headrace topics --create`" in said
+
+
+def test_a_worker_stops_where_it_is_not_authorised_or_topics_are_not_as_they_must_be(cluster: Cluster) -> None:
+    admin = KafkaAdminClient(**cluster.kafka.kafka_python())
+    for kind, name in (
+        (ResourceType.TRANSACTIONAL_ID, "headrace.fold-0"),
+        (ResourceType.TOPIC, "headrace.timeline.v1"),
+        (ResourceType.GROUP, "headrace.fold"),
+    ):
+        place = ResourcePattern(kind, name)
+        assert not admin.create_acls([ACL("User:ANONYMOUS", "*", ACLOperation.ALL, ACLPermissionType.DENY, place)])["failed"]
+        said = last_words(cluster)
+        assert "not authorised" in said and "grant this principal read, write and TransactionalId write on our prefix" in said
+        admin.delete_acls([ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, place)])
+    cluster.settings["partitions"] = 3
+    assert "timeline.v1 has 1 partitions, it must have 3" in (said := last_words(cluster)) and "headrace state repartition" in said
+    admin.delete_topics(["headrace.drift-alerts.v1"])
+    admin.close()
+    assert "there is no topic headrace.drift-alerts.v1: run `headrace topics --create`" in last_words(cluster)
 
 
 def test_a_worker_without_kafka_waits_for_it_and_may_be_stopped_meanwhile(cluster: Cluster) -> None:

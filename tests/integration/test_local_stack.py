@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from infra.broker import Broker
-from infra.provisioning import WrongTopic, provision
+from infra.provisioning import provision
 from infra.settings import Settings, Triton
 from infra.tritonserver import TritonServer
 from serving.client import Client
 from streams.kafka import Kafka
+from streams.topics import WrongTopic
 from tests.integration.conftest import HEADRACE, ROOT, Running, end, interaction, lacking, processes_of, send, start, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.skipif(lacking() is not None, reason=str(lacking()))]

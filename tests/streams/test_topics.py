@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.provisioning import WrongTopic, check
 from streams.kafka import Kafka
-from streams.topics import partition_of, topics
+from streams.topics import WrongTopic, check, partition_of, topics
 
 
 def test_every_topic_of_the_bus_is_listed_once_with_its_dead_letters() -> None:

@@ -11,6 +11,7 @@ as `--more` says; seconds from the start of the process to the first effect in t
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import shutil
@@ -95,8 +96,9 @@ class Worker:
         with open(folder / "worker.log", "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "infra.cli", "worker", "--ready", str(self.ready)],
-                env=environment, cwd=folder, stdout=log, stderr=log,
+                env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+        atexit.register(self.process.kill)
 
     def memory_mb(self, name: str) -> int:
         text = Path(f"/proc/{self.process.pid}/status").read_text()

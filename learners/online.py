@@ -16,6 +16,7 @@ from learners.neighbours import Neighbours
 from learners.popularity import RECORD, Popularity
 from learners.profiles import Profiles
 
+USER, ITEM = "u·".encode(), "i·".encode()
 _HEAD = Struct("<IB")  # the item's number, users it remembers
 _SEEN = _HEAD.size + RECORD.size
 
@@ -110,9 +111,9 @@ class Online:
     def changes(self) -> dict[bytes, bytes | None]:
         """The records for the state topic that have changed since they were last asked for; None is a tombstone."""
         names = self.items.names
-        records: dict[bytes, bytes | None] = {b"i\xc2\xb7" + name.encode(): None for name in self._evicted}
-        records |= {b"i\xc2\xb7" + names[row].encode(): self._item(row) for row in self._changed_items}
-        records |= {b"u\xc2\xb7" + user.encode(): self.profiles.dump(user) for user in self._changed_users}
+        records: dict[bytes, bytes | None] = {ITEM + name.encode(): None for name in self._evicted}
+        records |= {ITEM + names[row].encode(): self._item(row) for row in self._changed_items}
+        records |= {USER + user.encode(): self.profiles.dump(user) for user in self._changed_users}
         self._changed_items, self._changed_users, self._evicted = {}, {}, []
         return records
 
@@ -121,13 +122,13 @@ class Online:
         head = _HEAD.pack(self.items.number[row], len(seen) // MARK)
         return head + self.popularity.dump(row) + seen + self.pairs.dump(row)
 
-    def load(self, partition: int, key: str, value: bytes | None) -> bool:
+    def load(self, partition: int, key: bytes, value: bytes | None) -> bool:
         """Take one record over from the state topic; False where the key is of another kind."""
-        kind, name = key[:2], key[2:]
-        if kind == "u·":
-            self.profiles.load(partition, name, value)
-        elif kind == "i·":
-            self._load_item(partition, name, value)
+        kind = key[:3]
+        if kind == USER:
+            self.profiles.load(partition, key[3:].decode(), value)
+        elif kind == ITEM:
+            self._load_item(partition, key[3:].decode(), value)
         else:
             return False
         return True

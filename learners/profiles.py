@@ -156,14 +156,14 @@ class Profiles:
 
     def load(self, partition: int, user: str, value: bytes | None) -> None:
         """Take a dumped record over; None forgets the user."""
-        old = self._of[partition].pop(user, None) if value is None else self._of[partition].get(user)
         if value is not None:
             self._of[partition][user] = value
-        if self._numbered is not None:
-            if value is not None:
+            if self._numbered is not None:
                 self._numbered[partition][HEAD.unpack_from(value)[0]] = value
-            elif old is not None:
-                self._numbered[partition].pop(HEAD.unpack_from(old)[0], None)
+            return
+        old = self._of[partition].pop(user, None)
+        if old is not None and self._numbered is not None:
+            self._numbered[partition].pop(HEAD.unpack_from(old)[0], None)
 
     def __len__(self) -> int:
         return sum(len(profiles) for profiles in self._of)

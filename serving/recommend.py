@@ -204,7 +204,8 @@ def _top_up(taken: list[Scored], view: View, shared: Shared, k: int, wanted: Cal
         return
     names, ever = view.online.items.names, shared.scores[:, -1]
     everything = [(names[row], float(ever[row])) for row in np.argsort(-ever, kind="stable") if names[row]]
-    everything += [(item, 0.0) for item in (*view.catalogue.announced, *view.fallback) if item not in view.online.items.row]
+    row = view.online.items.row  # an item that came since the last refresh has a row, but no score yet
+    everything += [(item, 0.0) for item in (*view.catalogue.announced, *view.fallback) if row.get(item, len(ever)) >= len(ever)]
     for fits in (wanted, open_to):
         if fits is open_to and named:
             break

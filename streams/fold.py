@@ -101,14 +101,12 @@ class Fold:
     # --- restore -----------------------------------------------------------------------------------------------------
     def load(self, key: bytes, value: bytes | None) -> None:
         """Take one record of the state topic over; later records of a key replace earlier ones."""
+        if self.online.load(0, key, value):
+            return
+        kind, _, rest = key.decode().partition("·")
         if key == POSITION:
             self._load_standing(Standing.load(value or b""))
-            return
-        name = key.decode()
-        if self.online.load(0, name, value):
-            return
-        kind, _, rest = name.partition("·")
-        if kind == "w":
+        elif kind == "w":
             self.ranker.load(value)
         elif kind == "a":
             ledger = _ledger.decode(value) if value is not None else Ledger()

@@ -81,8 +81,9 @@ class Partition:
                 await reader.seek_to_beginning(self._log)
             while await reader.position(self._log) < end:
                 for records in (await reader.getmany(timeout_ms=1000)).values():
+                    load = self.machine.load
                     for record in records:
-                        self.machine.load(record.key, record.value)
+                        load(record.key, record.value)
                     self.restored += len(records)
             self._read_to = end
             failpoint("open.read")

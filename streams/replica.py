@@ -27,6 +27,7 @@ from streams.standing import POSITION, Standing
 
 log = logging.getLogger("headrace.replica")
 REFRESH_S = 0.25  # between two renewals of the lists that are the same for everybody
+RANKER = "w·".encode()
 CHUNK = 200  # records applied before answers get the interpreter again
 
 
@@ -141,8 +142,7 @@ class Replica:
             self.as_of[partition] = standing.as_of
             self.positions[str(partition)] = standing.next
             return
-        name = key.decode()
-        if not view.online.load(partition, name, value) and name == "w·" and value is not None:
+        if not view.online.load(partition, key, value) and key == RANKER and value is not None:
             weights = Weights.load(value)
             view.weights[partition] = weights.slates, weights.array()
 

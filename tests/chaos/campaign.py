@@ -32,8 +32,8 @@ from tests.chaos.cluster import Effects, prepare, wait
 from tests.chaos.ledger import Ledger
 
 RESULTS = ROOT / ".headrace" / "chaos.jsonl"
-CAMPAIGN = {"kill": 100, "pause": 20, "broker": 10, "leave": 20, "join": 20, "cut": 8, "slow": 8}
-SMOKE = {"kill": 3, "pause": 1, "broker": 1, "leave": 1, "join": 1, "cut": 1, "slow": 1}
+CAMPAIGN = {"kill": 100, "pause": 20, "broker": 10, "leave": 20, "join": 20, "cut": 8, "slow": 8, "disk": 4, "full": 2}
+SMOKE = {"kill": 3, "pause": 1, "broker": 1, "leave": 1, "join": 1, "cut": 1, "slow": 1, "disk": 1, "full": 1}
 PARTS = 6  # of a seed's campaign
 WORKERS = ("worker-0", "worker-1")
 PAUSE_S = 9.0  # more than a session
@@ -131,6 +131,14 @@ def _strike(cluster: Any, kind: str, name: str) -> tuple[str, float]:
     elif kind == "broker":
         cluster.kill_broker()
         time.sleep(1)
+        cluster.start_broker()
+        return "broker", time.monotonic()
+    elif kind == "disk":  # the worker's: whatever it writes to a file fails
+        with cluster.no_writes(cluster.workers[name].pid):
+            moment = time.monotonic()
+            time.sleep(3)
+    elif kind == "full":  # the broker's: it halts, and is started again with room
+        cluster.fill_disk()
         cluster.start_broker()
         return "broker", time.monotonic()
     elif kind == "cut":

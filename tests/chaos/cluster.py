@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import Signals
 
@@ -59,6 +61,24 @@ class Cluster:
         assert self._broker is not None
         self._broker.kill()
         self._broker.wait()
+
+    def fill_disk(self) -> None:
+        """The broker's writes fail until it halts, as on a full disk."""
+        assert self._broker is not None
+        with self.no_writes(self._broker.pid):
+            self._broker.wait(30)
+
+    @staticmethod
+    @contextmanager
+    def no_writes(pid: int) -> Iterator[None]:
+        """The process cannot write to files meanwhile."""
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
     # --- workers -----------------------------------------------------------------------------------------------------
     def start_worker(self, name: str, environment: dict[str, str] | None = None) -> None:

@@ -39,7 +39,7 @@ def feed(online: Online, choices: Iterable[Choice]) -> Online:
 def moved(online: Online, into: Online, partition: int = 0) -> Online:
     """`into`, with all records of `online`, the last first; clock and numbers come with the position."""
     for key, value in reversed(online.changes().items()):
-        into.load(partition, key.decode(), value)
+        into.load(partition, key, value)
     into.popularity.clock[partition] = online.popularity.clock[0]
     into.items.next, into.profiles.next = online.items.next, online.profiles.next
     return into

@@ -51,7 +51,7 @@ def test_only_so_many_neighbours_vote_and_partitions_are_asked_together() -> Non
             for item in (f"i{p}{n:02}", "x"):
                 one.learn_one(f"u{p}{n:02}", item, 0.0)
         for key, value in one.changes().items():
-            merged.load(p, key.decode(), value)
+            merged.load(p, key, value)
     votes = rank(merged, "me", ["x"], 99)
     assert len(votes) == NEIGHBOURS
     assert {i[:2] for i, _ in votes} == {"i0", "i1", "i2"}

@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners.online import Memory, Online
+from learners.online import ITEM, Memory, Online
 
 Records = dict[bytes, bytes]
 
@@ -25,7 +25,7 @@ def load(records: Records, like: Online, partition: int = 0, into: Online | None
     """An online layer as a restart finds it again: records in any order, numbers and clock with the position."""
     online = into or Online(1, 1, like.memory, serves=False)
     for key in sorted(records, key=lambda k: k[::-1]):
-        assert online.load(partition, key.decode(), records[key])
+        assert online.load(partition, key, records[key])
     online.popularity.clock[partition] = like.popularity.clock[0]
     online.items.next, online.profiles.next = like.items.next, like.profiles.next
     return online
@@ -95,7 +95,7 @@ def test_an_erased_user_is_named_by_no_record_that_was_only_loaded() -> None:
 @pytest.mark.parametrize("key", ["w·", "a·u", "x·3", "position", ""])
 def test_a_key_of_another_kind_is_left_to_others(key: str) -> None:
     online = Online()
-    assert not online.load(0, key, b"anything")
+    assert not online.load(0, key.encode(), b"anything")
     assert online.changes() == {} and len(online.items) == 0
 
 
@@ -141,11 +141,11 @@ def test_a_replica_forgets_an_item_when_the_last_partition_has() -> None:
         one.learn_one("u", "x", 1e9)
         one.learn_one("u", f"only{p}", 1e9)
         for key, value in one.changes().items():
-            merged.load(p, key.decode(), value)
-    merged.load(0, "i·x", None)
+            merged.load(p, key, value)
+    merged.load(0, ITEM + b"x", None)
     assert merged.popularity.rank(4, 9) == ["only0", "only1", "x"] and merged.popularity.n().sum() == 3
-    merged.load(1, "i·x", None)
-    merged.load(1, "i·never-there", None)
+    merged.load(1, ITEM + b"x", None)
+    merged.load(1, ITEM + b"never-there", None)
     assert "x" not in merged.items.row and merged.popularity.rank(4, 9) == ["only0", "only1"]
     assert [i for i, _ in merged.pairs.rank(["only0"], 9)[1]] == []
     assert merged.profiles.recent("u") == ["only0"]

@@ -296,6 +296,16 @@ def test_a_list_is_as_long_as_asked_for_while_the_catalogue_has_items_for_it() -
     assert len(asked(view, Ask("cold", k=100)).items) == 100
 
 
+def test_an_announced_item_is_there_also_between_its_first_choice_and_the_next_refresh() -> None:
+    view = viewed()
+    view.catalogue.upsert("red-hat", ["red"], NOW, hidden=False)
+    assert asked(view, Ask("", categories=frozenset({"red"}))).items == ["red-hat"]
+    view.online.learn_one("u1", "red-hat", NOW + 1e6)
+    assert asked(view, Ask("", categories=frozenset({"red"}))).items == ["red-hat"]
+    view.refresh()
+    assert asked(view, Ask("", categories=frozenset({"red"}))).items == ["red-hat"]
+
+
 def test_the_ranker_does_not_lead_on_no_evidence() -> None:
     guard = Guard()
     for _ in range(60):

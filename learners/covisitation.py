@@ -10,7 +10,7 @@ In memory an item's list is its record: the numbers of its neighbours, then thei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from itertools import pairwise
 from struct import Struct
 from typing import Any
 
@@ -130,29 +130,33 @@ class CoVisitation:
 
         `recent` is oldest first; its last 3 items count for the first list, its last 10 for the second.
         """
-        mass = self._mass
-        ends: list[npt.NDArray[np.int32]] = []
-        cosines: list[npt.NDArray[np.float64]] = []
-        shares: list[npt.NDArray[np.float64]] = []
-        for age, item in enumerate(reversed(recent[-10:])):
-            row = self.items.row.get(item, -1)
-            if not 0 <= row < mass.shape[1]:
-                continue
-            own, fade = float(mass[:, row].sum()) + UNIT, DECAY**age
-            for partition, near in enumerate(self._near):
+        mass, of = self._mass, self.items.row
+        last = [(of.get(item, -1), age) for age, item in enumerate(reversed(recent[-10:]))]
+        last = [(row, age) for row, age in last if 0 <= row < mass.shape[1]]
+        own = mass[:, [row for row, _ in last]].sum(0) + float(UNIT)
+        marks, weights, ends, sizes, places = list[bytes | bytearray](), list[bytes | bytearray](), [0], list[int](), list[int]()
+        for near in self._near:
+            for place, (row, _) in enumerate(last):
                 record = near[row] if row < len(near) else None
                 if record:
-                    size = len(record) >> 3
-                    ends.append(self.items.rows(partition, np.frombuffer(record, "<u4", size)))
-                    weights = np.frombuffer(record, "<u2", 2 * size, MARK * size).reshape(-1, 2).astype(np.float64)
-                    shares.append(weights[:, 0] * (fade / own if age < 3 else 0.0))
-                    cosines.append(weights.sum(1) * (fade / sqrt(own)))
-        if not ends:
+                    half = len(record) >> 1
+                    marks.append(record[:half])
+                    weights.append(record[half:])
+                    sizes.append(half // MARK)
+                    places.append(place)
+            ends.append(sum(sizes))
+        if not sizes:
             return [], []
-        rows, both, after = summed(np.concatenate(ends), np.concatenate(cosines), np.concatenate(shares))
-        both /= np.sqrt(mass[:, np.minimum(rows, mass.shape[1] - 1)].sum(0) + UNIT)
+        numbers = np.frombuffer(b"".join(marks), "<u4")
+        rows = np.concatenate([self.items.rows(p, numbers[start:end]) for p, (start, end) in enumerate(pairwise(ends))])
+        both = np.frombuffer(b"".join(weights), "<u2").reshape(-1, 2).astype(np.float64)
+        fades = np.array([DECAY**age for _, age in last])
+        recently = np.array([age < 3 for _, age in last])
+        share, cosine = np.repeat((fades / own * recently)[places], sizes), np.repeat((fades / np.sqrt(own))[places], sizes)
+        rows, near_, after = summed(rows, both.sum(1) * cosine, both[:, 0] * share)
+        near_ /= np.sqrt(mass[:, np.minimum(rows, mass.shape[1] - 1)].sum(0) + float(UNIT))
         names, came = self.items.names, after > 0
-        return best(names, rows[came], after[came], k), best(names, rows, both, k)
+        return best(names, rows[came], after[came], k), best(names, rows, near_, k)
 
 
 def _cut(near: bytearray) -> bytearray:
@@ -163,7 +167,7 @@ def _cut(near: bytearray) -> bytearray:
     return bytearray(marks[kept].tobytes() + weights[kept].tobytes())
 
 
-def summed(rows: npt.NDArray[np.int32], *values: npt.NDArray[np.float64]) -> tuple[Any, ...]:
+def summed(rows: npt.NDArray[np.signedinteger], *values: npt.NDArray[np.float64]) -> tuple[Any, ...]:
     """(each row once, without -1, and for each of `values` its sum over that row)."""
     found, place = np.unique(rows, return_inverse=True)
     sums = [np.bincount(place, v, len(found)) for v in values]

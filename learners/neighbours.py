@@ -64,19 +64,25 @@ class Neighbours:
 
     def rank(self, user: str, recent: Sequence[str], profiles: Profiles, k: int) -> list[tuple[str, float]]:
         """Best k (item, votes) for a history `recent`, oldest first; what `recent` holds gets no vote."""
-        own, likeness = profiles.number(user), dict[tuple[int, int], float]()
         rows = [self.items.row.get(item, -1) for item in recent]
-        for age, row in enumerate(reversed(rows[-MATCHED:])):
-            for partition, seen_by in enumerate(self._seen_by):
+        found_, ages, places = list[bytes](), list[float](), list[int]()
+        for partition, seen_by in enumerate(self._seen_by):
+            for age, row in enumerate(reversed(rows[-MATCHED:])):
                 if 0 <= row < len(seen_by):
-                    for number in np.frombuffer(seen_by[row], "<u4").tolist():
-                        likeness[partition, number] = likeness.get((partition, number), 0.0) + 1.0 / (1 + age)
-        if own is not None:
-            likeness.pop(own, None)
-        nearest = sorted(likeness.items(), key=lambda entry: (-entry[1], entry[0]))[:NEIGHBOURS]
-        voted = [(profiles.last_rows(*place, TAKEN), weight) for place, weight in nearest]
-        if not voted:
+                    found_.append(seen_by[row])
+                    ages.append(1.0 / (1 + age))
+                    places.append(partition << 32)
+        sizes = [len(users) // MARK for users in found_]
+        if not any(sizes):
             return []
-        choices, votes = summed(np.concatenate([v for v, _ in voted]), np.repeat([w for _, w in voted], [len(v) for v, _ in voted]))
+        users = np.frombuffer(b"".join(found_), "<u4").astype(np.int64) + np.repeat(np.array(places, np.int64), sizes)
+        users, likeness = summed(users, np.repeat(ages, sizes))
+        own = profiles.number(user)
+        if own is not None:
+            likeness[users == (own[0] << 32) + own[1]] = 0.0
+        nearest = np.lexsort((users, -likeness))[:NEIGHBOURS]
+        nearest = np.sort(nearest[likeness[nearest] > 0])  # by partition, so that each is looked up once
+        choices, sizes = profiles.last_rows(users[nearest], TAKEN)
+        choices, votes = summed(choices, np.repeat(likeness[nearest], sizes))
         fresh = ~np.isin(choices, rows)
         return best(self.items.names, choices[fresh], votes[fresh], k)

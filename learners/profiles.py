@@ -123,15 +123,21 @@ class Profiles:
         place = self._found(user)
         return self._names(*place, HEAD.size, place[1][HEAD.size - 1]) if place else []
 
-    def last_rows(self, partition: int, number: int, k: int) -> npt.NDArray[np.int32]:
-        """int32[≤ k]: rows of the last items of the user of that number in that partition, oldest first; -1 for evicted ones."""
+    def last_rows(self, users: npt.NDArray[np.int64], k: int) -> tuple[npt.NDArray[np.int32], list[int]]:
+        """Rows of the last `k` items of each of `users` (partition << 32 | number, ascending), oldest first, -1 for evicted ones;
+        and how many each has.
+        """
         assert self._numbered is not None, "made not to serve"
-        record = self._numbered[partition].get(number)
-        if record is None:
-            return np.empty(0, np.int32)
-        size = record[HEAD.size - 1]
-        taken = min(k, size)
-        return self.items.rows(partition, np.frombuffer(record, "<u4", taken, HEAD.size + MARK * (size - taken)))
+        taken: list[list[bytes]] = [[] for _ in self._of]
+        sizes = []
+        for user in users.tolist():
+            partition = user >> 32
+            record = self._numbered[partition].get(user & 0xFFFFFFFF, b"")
+            end = HEAD.size + MARK * record[HEAD.size - 1] if record else 0
+            taken[partition].append(record[max(end - MARK * k, HEAD.size) : end])
+            sizes.append(len(taken[partition][-1]) // MARK)
+        rows = [self.items.rows(p, np.frombuffer(b"".join(t), "<u4")) for p, t in enumerate(taken) if t]
+        return np.concatenate(rows) if rows else np.empty(0, np.int32), sizes
 
     def after(self, user: str, seen: int) -> str | None:
         """The user's first choice after the first `seen` ones; None where there is none yet, or it is too long ago."""

@@ -74,9 +74,10 @@ def union(lists: Sequence[Sequence[tuple[str, float]]]) -> Candidates:
     ranks = np.full((len(place), len(SOURCES)), ABSENT, np.uint8)
     scores = np.zeros((len(place), len(SOURCES)), np.float32)
     for source, entries in enumerate(lists):
-        for rank, (item, score) in enumerate(entries):
-            ranks[place[item], source] = min(rank, ABSENT - 1)
-            scores[place[item], source] = score
+        if entries:
+            rows = [place[item] for item, _ in entries]
+            ranks[rows, source] = np.minimum(np.arange(len(rows)), ABSENT - 1)
+            scores[rows, source] = [score for _, score in entries]
     return Candidates(list(place), ranks, scores)
 
 

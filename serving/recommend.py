@@ -5,8 +5,11 @@ Time and randomness come in; nothing here knows Kafka, Triton or a clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +129,8 @@ class View:
         first = np.full(len(rows), np.inf)
         first[known] = shared.first[rows[known]]
         age = np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0).astype(np.float32)
-        own = np.array([recent.count(item) for item in candidates.items], np.float32)
+        counts = Counter(recent)
+        own = np.array([counts[item] for item in candidates.items], np.float32)
         taste = self.catalogue.affinity(recent[-20:])
         affinity = np.zeros(len(rows), np.float32)
         if taste:
@@ -140,14 +144,14 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
     online, shared = view.online, view.shared
     profile = online.profiles.get(ask.user) if ask.user else None
     recent: Sequence[str] = ask.recent or (profile.recent if profile else ())
-    had: Collection[str] = profile.had if profile and shared.once else ()
-    current = set(ask.recent)  # a session's own items are not news to it, where streams do not repeat
+    # Where streams do not repeat, a session's own items are no news to it either.
+    had = ask.exclude | (profile.had if profile else frozenset()) | set(ask.recent) if shared.once else ask.exclude
 
     def open_to(item: str) -> bool:
         return item not in ask.exclude and view.catalogue.allows(item, ask.categories)
 
     def wanted(item: str) -> bool:
-        return open_to(item) and item not in had and not (shared.once and item in current)
+        return item not in had and view.catalogue.allows(item, ask.categories)
 
     after, covisited = online.pairs.rank(recent, 80) if recent else ([], [])
     lists: dict[str, Scored] = {
@@ -158,9 +162,10 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
         "fresh": shared.fresh,
         "history": [] if shared.once else [(item, 1.0) for item in dict.fromkeys(reversed(recent)) if view.knows(item)],
     }
-    taken = [_first(lists.get(name, []), TAKEN[name], wanted) if name in TAKEN else [] for name in SOURCES]
+    best_of = partial(_first, wanted=wanted) if ask.categories else partial(_without, had, view.catalogue.unavailable)
+    taken = [best_of(lists.get(name, []), TAKEN[name]) if name in TAKEN else [] for name in SOURCES]
     for source, popular in zip(POPULAR, shared.popular, strict=True):
-        taken[source] = _first(popular, POPULAR_TAKEN, wanted)
+        taken[source] = best_of(popular, POPULAR_TAKEN)
     _top_up(taken, view, shared, ask.k, wanted, open_to)
     candidates = union(taken)
     values = view.values(shared, candidates, recent)
@@ -185,6 +190,11 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
         ranks=candidates.ranks[first],
         seen=profile.n if profile else 0,
     )
+
+
+def _without(had: Collection[str], unavailable: Collection[str], entries: Scored, k: int) -> Scored:
+    """`_first` where two sets say it all, at a tenth of the price."""
+    return list(islice((entry for entry in entries if entry[0] not in had and entry[0] not in unavailable), k))
 
 
 def _first(entries: Scored, k: int, wanted: Callable[[str], bool]) -> Scored:

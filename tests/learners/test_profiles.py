@@ -1,5 +1,6 @@
 """Profiles: the sequence, late events, repeats, what is remembered as had, the first choice after those that were seen."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,7 +103,7 @@ def test_a_tombstone_forgets_the_user() -> None:
     assert (of.get("u"), of.dump("u"), of.recent("u"), of.after("u", 0), of.number("u"), of.seen("u"), len(of)) == (
         None, None, [], None, None, 0, 0,
     )  # fmt: skip
-    assert of.last_rows(0, 0, 5).tolist() == []
+    assert of.last_rows(np.array([0]), 5)[0].tolist() == []
     of.load(0, "u", None)
 
 
@@ -115,8 +116,8 @@ def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
         items.place(1, n, f"i{n}")
     both.load(1, "u", record)
     assert both.number("u") == (1, 0)
-    assert [items.names[row] for row in both.last_rows(1, 0, 2)] == ["i1", "i2"]
-    assert both.last_rows(0, 0, 2).tolist() == []
+    rows, sizes = both.last_rows(np.array([0, 1 << 32, (1 << 32) + 7]), 2)
+    assert ([items.names[row] for row in rows], sizes) == (["i1", "i2"], [0, 2, 0])
     assert both.recent("u") == ["i0", "i1", "i2"]
 
 

@@ -1,6 +1,6 @@
 """What an event costs: the whole worker on real Kafka, beside what one could write in an afternoon; and as the state grows.
 
-    python -m bench.fold [--data FILE] [--events N] [--json]
+    python -m bench.fold [--data FILE] [--events N] [--json] [--plot FILE.svg]
 
 Three consumers of the same N interactions, each in a process of its own, one after the other, on a broker of their own:
 `worker`  ours: `headrace worker`, four partitions: ingest with validation, timeline, fence, fold, state and position in transactions;
@@ -262,6 +262,24 @@ def first(data: Path, events: int, folder: Path) -> list[Row]:
     return rows(folder / "part.csv")
 
 
+def plot(figures: dict[str, Any], file: Path) -> None:
+    """What an event costs in each of the three, and in the fold as its state grows."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    left_right, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    names = ["bare", "worker", "faust"]
+    bars = left.bar(names, [figures[name]["cpu_us_per_event"] for name in names], color=["#9aa5b1", "#2f6fb2", "#c98a3b"])
+    left.bar_label(bars, fmt="%.0f")
+    left.set(yscale="log", ylabel="CPU µs an event", title="Consumers of the same events")
+    grown = list(figures["growth"].values())
+    right.plot([g["users"] for g in grown], [g["cpu_us_per_event"] for g in grown], "o-", color="#2f6fb2")
+    right.set(xscale="log", ylim=(0, None), xlabel="users in the state", ylabel="CPU µs an event", title="The fold alone")
+    left_right.savefig(file, metadata={"Date": None})
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
@@ -269,6 +287,7 @@ def main() -> None:
     arguments.add_argument("--only", choices=["worker", "bare", "faust", "growth"], help="one of them")
     arguments.add_argument("--as", dest="role", choices=["bare", "faust"], help=argparse.SUPPRESS)
     arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (SVG); not with --only")
     args = arguments.parse_args()
     if args.role:
         there = json.loads(os.environ["HEADRACE_KAFKA"])
@@ -290,6 +309,8 @@ def main() -> None:
             "worker_to_bare": round(speed["worker"] / speed["bare"], 2), "worker_to_faust": round(speed["worker"] / speed["faust"], 1),
             "at_10x": round(cost["10x"] / cost["1x"], 2), "at_100x": round(cost["100x"] / cost["1x"], 2),
         }  # fmt: skip
+        if args.plot:
+            plot(figures, args.plot)
     shutil.rmtree(folder)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:8} {values}" for name, values in figures.items()))
 

@@ -1,27 +1,37 @@
 """Hostile input: golden events, mutated; whatever comes of it is a record or a reason, and the fold takes every record.
 
-A few thousand in every run, a million in `make chaos`. Mutations are of bytes and of meaning, all from a seed.
+A few thousand in every run, a million in `make chaos`, where some also go through a broker and a worker. Mutations are of bytes and
+of meaning, all from a seed.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 import resource
+import time
 from collections import Counter
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from feedback.policy import Policy
+from infra import control
 from infra.bootstrap import ROOT
 from serving.release import Releases
 from streams import topics
 from streams.events import PUBLIC, Release
 from streams.fold import Fold, Log
 from streams.ingest import Refused, ingest
+from streams.kafka import Kafka
 from streams.monitor import Monitor
 from streams.timeline import encode
+from tests.chaos.cluster import prepare, wait
+from tests.integration.conftest import lacking
 
 GOLDEN = {name: (ROOT / "tests" / "golden" / f"{name}.json").read_bytes() for name in (*PUBLIC, topics.RECOMMENDATIONS)}
 APPENDED = 1_900_000_000_000  # ms; later than every golden `at`
@@ -151,3 +161,49 @@ def test_a_million_hostile_messages_are_records_or_reasons_and_memory_stays(seed
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     check(attack(250_000, seed=seed), 250_000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10  # KiB
+
+
+@pytest.mark.chaos
+@pytest.mark.stack
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
+def test_hostile_messages_through_a_broker_are_records_or_dead_letters_and_the_worker_stays(tmp_path: Path) -> None:
+    cluster = prepare(tmp_path, workers=1, partitions=2)
+    try:
+        pid, before, sent = cluster.workers["worker-0"].pid, 0, Counter[str]()
+        for seed, messages in ((1, 20_000), (2, 200_000)):
+            sent += throw(cluster.kafka, messages, seed)
+            wait(partial(is_taken, cluster.kafka, sent), 300, 1.0)
+            memory = int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])  # type: ignore[index]
+            before = before or memory
+        assert cluster.workers["worker-0"].poll() is None and memory - before < 50 << 10  # KiB
+        assert sent["folded"] > 20_000 and all(sent[name] > 2_000 for name in topics.READ)
+    finally:
+        cluster.close()
+
+
+def throw(kafka: Kafka, messages: int, seed: int) -> Counter[str]:
+    """Send the messages; returns how many must be folded, and how many of each topic must be dead letters."""
+    rng, came = random.Random(seed), Counter[str]()
+    producer = Producer(kafka.confluent() | {"linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
+    for number in range(messages):
+        name = rng.choice(list(GOLDEN))
+        value, _ = mutated(rng, name, seed * messages + number)
+        key = json.loads(GOLDEN[topics.ITEMS])["item"].encode() if name == topics.ITEMS else None
+        producer.produce(kafka.prefix + name, value, key=key)
+        producer.poll(0)
+        if name in topics.READ:
+            try:
+                came["folded"] += ingest(topics.READ.index(name), 0, number, int(time.time() * 1000), key, value, []) is not None
+            except Refused:
+                came[name] += 1
+    assert producer.flush(60) == 0
+    return came
+
+
+def is_taken(kafka: Kafka, sent: Counter[str]) -> bool:
+    """Has the worker made of them what had to be made?"""
+    came = Counter({name: control.records_in(kafka, topics.dead_letters(name)) for name in topics.READ})
+    for standing in control.standings(kafka).values():
+        came["folded"] += standing.counts.get("folded", 0) + standing.counts.get("duplicates", 0)
+    return came == sent

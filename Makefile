@@ -34,7 +34,7 @@ chaos-smoke: setup  ## a few of each fault, in less than three minutes (part of 
 
 bench: setup  ## the published figures (docs/)
 	$(BIN)/python -m bench.fold $(ARGS)
-	$(BIN)/python -m bench.lists $(ARGS)
+	$(BIN)/python -m bench.quality.p1 $(ARGS)
 
 setup: .python  ## set up everything for development: environments, Triton, Kafka, demo data (about 8 GB)
 	@$(PYTHON) infra/bootstrap.py dev triton kafka data >&2

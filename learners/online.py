@@ -5,27 +5,29 @@ Its records on the state topic: `i·item` (the item's number, and what each sour
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from learners.covisitation import WINDOW, CoVisitation
-from learners.items import MARK, Items
-from learners.neighbours import Neighbours
+from learners import neighbours
+from learners.items import Items
+from learners.occurrences import ENTRY, Occurrences, Scored
 from learners.popularity import RECORD, Popularity
 from learners.profiles import Profiles
 
 USER, ITEM = "u·".encode(), "i·".encode()
-_HEAD = Struct("<IB")  # the item's number, users it remembers
-_SEEN = _HEAD.size + RECORD.size
+_HEAD = Struct("<I")  # the item's number
+_COUNTED = _HEAD.size + RECORD.size
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Memory:
     """How much one partition remembers. At one more per cent, those that were heard of longest ago are forgotten.
 
-    `users`: about 0.4 kB each with 50 choices, 2.4 kB at most. `items`: about 0.7 kB each. `ledgers`: users with answers that
+    `users`: about 0.4 kB each with 50 choices, 2.4 kB at most. `items`: 1.2 kB at most, all
+    partitions together, and 0.3 kB in each. `ledgers`: users with answers that
     wait for a verdict, about 5 kB each, 20 kB at most.
     """
 
@@ -35,7 +37,7 @@ class Memory:
 
 
 class Online:
-    """Popularity, co-visitation, session neighbours and profiles; `shards` as in `Popularity`.
+    """Popularity, profiles, and occurrences with what is read from them; `shards` as in `Popularity`.
 
     `serves`: it will be asked to rank; a fold only learns, and is smaller so.
     """
@@ -44,9 +46,8 @@ class Online:
         self.memory = memory or Memory()
         self.items = Items(partitions)
         self.popularity = Popularity(self.items, partitions, shards)
-        self.pairs = CoVisitation(self.items, partitions, self._warm)
         self.profiles = Profiles(self.items, partitions, serves)
-        self.neighbours = Neighbours(self.items, partitions)
+        self.occurrences = Occurrences(self.items, partitions, shards)
         self._serves = serves
         self._cold: dict[int, bytes] = {}  # row -> its record as it was loaded, taken apart when it is first needed
         self._changed_items: dict[int, None] = {}  # rows, in the order of the first change
@@ -63,12 +64,10 @@ class Online:
         if row in self._cold:
             self._warm(row)
         self.popularity.learn_one(row, at)
-        number, seen, entered, repeat, recent = self.profiles.learn_one(user, items.number[row], at, self.popularity.clock[0], WINDOW)
+        number, seen, entered, repeat = self.profiles.learn_one(user, items.number[row], at, self.popularity.clock[0])
         self._changed_users[user] = changed[row] = None
         if entered:
-            self.neighbours.learn_one(row, number)
-            for other in self.pairs.learn_one(row, recent):
-                changed[other] = None
+            self.occurrences.learn_one(row, number, seen)
         if items.next != known:
             self._evict_items()
         if not seen:
@@ -94,17 +93,17 @@ class Online:
             self._evicted.append(name)
 
     def _forget(self, partition: int, row: int) -> None:
-        for source in (self.popularity, self.pairs, self.neighbours):
+        for source in (self.popularity, self.occurrences):
             source.load(partition, row, None)
 
     def forget(self, user: str) -> None:
         """Remove a user; the counts they added to stay, they name nobody."""
         place = self.profiles.number(user)
         if place is not None:
-            mark = place[1].to_bytes(MARK, "little")
+            mark = ENTRY.pack(place[1], 0)[:4]
             for row in [row for row, record in self._cold.items() if mark in record]:
                 self._warm(row)
-            self._changed_items |= dict.fromkeys(self.neighbours.forget(place[1]))
+            self._changed_items |= dict.fromkeys(self.occurrences.forget(place[1]))
             self._changed_users[user] = None
             self.profiles.load(0, user, None)
 
@@ -118,9 +117,7 @@ class Online:
         return records
 
     def _item(self, row: int) -> bytes:
-        seen = self.neighbours.dump(row)
-        head = _HEAD.pack(self.items.number[row], len(seen) // MARK)
-        return head + self.popularity.dump(row) + seen + self.pairs.dump(row)
+        return _HEAD.pack(self.items.number[row]) + self.popularity.dump(row) + self.occurrences.dump(row)
 
     def load(self, partition: int, key: bytes, value: bytes | None) -> bool:
         """Take one record over from the state topic; False where the key is of another kind."""
@@ -147,13 +144,15 @@ class Online:
             self._take(partition, row, value)
         else:
             self._cold[row] = value
-            self.pairs.cool(row)
 
     def _warm(self, row: int) -> None:
         self._take(0, row, self._cold.pop(row))
 
     def _take(self, partition: int, row: int, value: bytes) -> None:
-        pairs = _SEEN + MARK * _HEAD.unpack_from(value)[1]
-        self.popularity.load(partition, row, value[_HEAD.size : _SEEN])
-        self.neighbours.load(partition, row, value[_SEEN:pairs])
-        self.pairs.load(partition, row, value[pairs:])
+        self.popularity.load(partition, row, value[_HEAD.size : _COUNTED])
+        self.occurrences.load(partition, row, value[_COUNTED:])
+
+    def near(self, user: str, recent: Sequence[str], k: int) -> tuple[Scored, Scored, Scored]:
+        """Best k by what came right after the last items of `recent`, by what was chosen around them, by session neighbours."""
+        after, both = self.occurrences.rank(user, recent, self.profiles, self.popularity, k)
+        return after, both, neighbours.rank(user, recent, self.occurrences, self.profiles, len(self.popularity.clock), k)

@@ -6,6 +6,7 @@ decoded to start, or encoded to be written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 
@@ -15,10 +16,11 @@ import numpy.typing as npt
 from learners.items import MARK, Items, found
 
 RECENT = 50  # the sequence model's window
-CONSUMED = 512  # items beyond those that are remembered as had; one older than that may come back
+KEPT = 512  # choices that are remembered; an item older than those may come back
+LATE = 64  # items of late events that are remembered as had
 SESSION_GAP = 1800.0  # s without an event end a session
-HEAD = Struct("<IQIdB")  # the user's number, clock of the last event, choices ever in the sequence, their last time, items in it
-_SOME = [Struct(f"<{n}I") for n in range(RECENT + 1)]
+HEAD = Struct("<IQIdH")  # the user's number, clock of the last event, choices ever in the sequence, their last time, items in it
+_N, _SIZE = slice(12, 16), slice(24, 26)  # of the bytes above: choices ever, items
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Profiles:
     >>> items = Items()
     >>> users, tea = Profiles(items), items.number[items.learn("tea")]
     >>> users.learn_one("u", tea, 0.0, clock=1), users.learn_one("u", tea, 1.0, clock=2)
-    ((0, 0, True, False, ()), (0, 1, True, True, (0,)))
+    ((0, 0, True, False), (0, 1, True, True))
     >>> users.get("u").recent, users.get("u").n
     (['tea', 'tea'], 2)
     """
@@ -50,37 +52,30 @@ class Profiles:
         self._of: list[dict[str, bytes]] = [{} for _ in range(partitions)]
         self._numbered: list[dict[int, bytes]] | None = [{} for _ in range(partitions)] if serves else None  # the same records
 
-    def learn_one(self, user: str, item: int, at: float, clock: int, before: int = 5) -> tuple[int, int, bool, bool, tuple[int, ...]]:
+    def learn_one(self, user: str, item: int, at: float, clock: int) -> tuple[int, int, bool, bool]:
         """Append a choice of the item of that number at event time `at` and partition's `clock`.
 
-        Returns (the user's number, choices in the sequence so far, entered it, the user had had the item, the last `before`
-        numbers ahead of it).
-        An event older than the last one by more than a session is late: it counts as had, the sequence stays.
+        Returns (the user's number, choices in the sequence so far, entered it, the user had had the item). An event older than the
+        last one by more than a session is late: it counts as had, the sequence stays.
         """
-        profiles, mark, start = self._of[0], item.to_bytes(MARK, "little"), HEAD.size
-        record = profiles.get(user)
+        mark, start = item.to_bytes(MARK, "little"), HEAD.size
+        record = self._of[0].get(user)
         if record is None:
             number, self.next = self.next, self.next + 1
             self._keep(user, number, HEAD.pack(number, clock, 1, at, 1) + mark)
-            return number, 0, True, False, ()
+            return number, 0, True, False
         number, _, n, last, size = HEAD.unpack_from(record)
         end = start + MARK * size
         repeat = found(record, mark, start, len(record)) >= 0
+        late = record[end:]
         if at < last - SESSION_GAP:
-            had = record[end:] if repeat else (record[end:] + mark)[-MARK * CONSUMED :]
-            self._keep(user, number, HEAD.pack(number, clock, n, last, size) + record[start:end] + had)
-            return number, n, False, repeat, ()
-        ahead = min(size, before)
-        recent: tuple[int, ...] = _SOME[ahead].unpack_from(record, end - MARK * ahead)
-        had = record[end:]
-        if size < RECENT:
-            size, kept = size + 1, record[start:end] + mark
-        else:
-            left, kept = record[start : start + MARK], record[start + MARK : end] + mark
-            if found(kept, left, 0, len(kept)) < 0 and found(had, left, 0, len(had)) < 0:
-                had = (had + left)[-MARK * CONSUMED :]
-        self._keep(user, number, HEAD.pack(number, clock, n + 1, max(last, at), size) + kept + had)
-        return number, n, True, repeat, recent
+            late = late if repeat else (late + mark)[-MARK * LATE :]
+            self._keep(user, number, HEAD.pack(number, clock, n, last, size) + record[start:end] + late)
+            return number, n, False, repeat
+        if size == KEPT:
+            start, size = start + MARK, size - 1
+        self._keep(user, number, HEAD.pack(number, clock, n + 1, max(last, at), size + 1) + record[start:end] + mark + late)
+        return number, n, True, repeat
 
     def _keep(self, user: str, number: int, record: bytes) -> None:
         self._of[0][user] = record
@@ -103,10 +98,14 @@ class Profiles:
         if place is None:
             return None
         partition, record = place
-        _, _, n, last, size = HEAD.unpack_from(record)
-        names = self._names(partition, record, HEAD.size, size)
+        _, _, n, last, _ = HEAD.unpack_from(record)
         had = frozenset(self._names(partition, record, HEAD.size, (len(record) - HEAD.size) // MARK))
-        return Profile(names, n, had, last)
+        return Profile(self._recent(partition, record), n, had, last)
+
+    def _recent(self, partition: int, record: bytes) -> list[str]:
+        size = int.from_bytes(record[_SIZE], "little")
+        taken = min(size, RECENT)
+        return self._names(partition, record, HEAD.size + MARK * (size - taken), taken)
 
     def number(self, user: str) -> tuple[int, int] | None:
         """(the user's partition, and number in it)."""
@@ -121,19 +120,39 @@ class Profiles:
     def recent(self, user: str) -> list[str]:
         """The user's last items, oldest first."""
         place = self._found(user)
-        return self._names(*place, HEAD.size, place[1][HEAD.size - 1]) if place else []
+        return self._recent(*place) if place else []
 
-    def last_rows(self, users: npt.NDArray[np.int64], k: int) -> tuple[npt.NDArray[np.int32], list[int]]:
-        """Rows of the last `k` items of each of `users` (partition << 32 | number, ascending), oldest first, -1 for evicted ones;
-        and how many each has.
+    def around(self, partition: int, places: Sequence[Sequence[int]], reach: int) -> npt.NDArray[np.uint32]:
+        """uint32[n, 2 * reach + 1]: numbers of the items that users chose around a choice of theirs, which is in the middle.
+
+        `places`: (the user's number in that partition, choices in the sequence before it). 4294967295 where nothing was chosen, or
+        is not remembered.
+        """
+        assert self._numbered is not None, "made not to serve"
+        numbered, out, width = self._numbered[partition], list[bytes](), MARK * reach
+        pad, blank = b"\xff" * width, b"\xff" * (2 * width + MARK)
+        for number, position in places:
+            record = numbered.get(number)
+            if record is None:
+                out.append(blank)
+                continue
+            end = HEAD.size + MARK * int.from_bytes(record[_SIZE], "little")
+            at = end - MARK * (int.from_bytes(record[_N], "little") - position)
+            first, last = at - width, at + width + MARK
+            left, right = max(first, HEAD.size), min(last, end)
+            out.append(pad[: left - first] + record[left:right] + pad[: last - right] if HEAD.size <= at < end else blank)
+        return np.frombuffer(b"".join(out), "<u4").reshape(-1, 2 * reach + 1)
+
+    def last_rows(self, users: Sequence[tuple[int, int]], k: int) -> tuple[npt.NDArray[np.int32], list[int]]:
+        """Rows of the last `k` items of each of `users` (partition, number; by partition), oldest first, -1 for evicted ones; and
+        how many each has.
         """
         assert self._numbered is not None, "made not to serve"
         taken: list[list[bytes]] = [[] for _ in self._of]
         sizes = []
-        for user in users.tolist():
-            partition = user >> 32
-            record = self._numbered[partition].get(user & 0xFFFFFFFF, b"")
-            end = HEAD.size + MARK * record[HEAD.size - 1] if record else 0
+        for partition, number in users:
+            record = self._numbered[partition].get(number, b"")
+            end = HEAD.size + MARK * int.from_bytes(record[_SIZE], "little") if record else 0
             taken[partition].append(record[max(end - MARK * k, HEAD.size) : end])
             sizes.append(len(taken[partition][-1]) // MARK)
         rows = [self.items.rows(p, np.frombuffer(b"".join(t), "<u4")) for p, t in enumerate(taken) if t]

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from learners.covisitation import best
+from learners.occurrences import best
 from learners.online import Online
 from serving.catalogue import Catalogue
 from serving.exploration import plackett_luce
@@ -153,12 +153,12 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
     def wanted(item: str) -> bool:
         return item not in had and view.catalogue.allows(item, ask.categories)
 
-    after, covisited = online.pairs.rank(recent, 80) if recent else ([], [])
+    after, covisited, near = online.near(ask.user, recent, 80) if recent else ([], [], [])
     lists: dict[str, Scored] = {
         "deep": deep,
         "after": after,
         "covisited": covisited,
-        "neighbours": online.neighbours.rank(ask.user, recent, online.profiles, 80) if recent else [],
+        "neighbours": near,
         "fresh": shared.fresh,
         "history": [] if shared.once else [(item, 1.0) for item in dict.fromkeys(reversed(recent)) if view.knows(item)],
     }

@@ -18,7 +18,7 @@ import msgspec
 
 from feedback import attribution, signals
 from feedback.attribution import Block, Early, Ledger, Logged, Pending
-from learners import covisitation, neighbours, popularity, profiles
+from learners import occurrences, popularity, profiles
 from learners.online import Memory, Online
 from learners.ranker import PairwiseRanker
 from serving.features import ABSENT, FEATURES, SOURCES
@@ -72,8 +72,8 @@ def shape(shards: int, memory: Memory) -> str:
     """Hash of every constant that shapes the state: a state folded with others must be rebuilt, not continued."""
     facts = (
         shards, memory.users, memory.items, memory.ledgers,
-        popularity.HALF_LIVES, covisitation.WINDOW, covisitation.UNIT, covisitation.KEPT, covisitation.MOST, covisitation.FULL,
-        profiles.RECENT, profiles.CONSUMED, profiles.SESSION_GAP, neighbours.SEEN_BY, WINDOW, CHUNK, FEATURES, SOURCES,
+        popularity.HALF_LIVES, occurrences.KEPT, occurrences.LEAST, profiles.KEPT, profiles.LATE, profiles.SESSION_GAP,
+        WINDOW, CHUNK, FEATURES, SOURCES,
         attribution.PENDING, attribution.EARLY, attribution.WAIT_MS, signals.FULL, signals.IDLE_MS,
     )  # fmt: skip
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()

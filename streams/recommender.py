@@ -170,28 +170,11 @@ class Recommender:
         """Send the impression; returns the recommendation's id, '' where the bus is down and nobody will hear of it."""
         self._answers += 1
         id = f"{self._run}-{self._answers:x}"
-        n, room = len(made.candidates), IMPRESSION_BYTES - 1600
-        sizes = np.cumsum([len(c) + 3 + 1.34 * made.ranks.shape[1] for c in made.candidates]) if n else np.empty(0)
-        n = int(np.searchsorted(sizes, room))  # the best ones that fit
-        impression = Impression(
-            id=id,
-            user=request.user,
-            at=self.replica.view.watermark or time.time(),
-            shown=made.items,
-            propensities=[round(p, 6) for p in made.propensities.tolist()],
-            sample=made.sample,
-            features=pack(made.features.astype("<f2")),
-            candidates=made.candidates[:n],
-            ranks=pack(made.ranks[:n]),
-            seen=made.seen if not request.recent else 1 << 40,  # a session of its own is judged by its feedback only
-            positions=dict(self.replica.positions),
-            version=version,
-            arm=arm,
-            degraded=degraded,
-            probe=request.probe,
-        )
+        seen = made.seen if not request.recent else 1 << 40  # a session of its own is judged by its feedback only
+        at, positions = self.replica.view.watermark or time.time(), dict(self.replica.positions)
+        logged = impression(made, id, request.user, at, seen, positions, version, arm, degraded, request.probe)
         try:
-            self._producer.produce(self._topic, self._encode(impression), key=request.user.encode(), on_delivery=self._delivered)
+            self._producer.produce(self._topic, self._encode(logged), key=request.user.encode(), on_delivery=self._delivered)
         except BufferError:
             self.dropped += 1
             return ""
@@ -205,3 +188,30 @@ class Recommender:
     def _on_error(self, error: Any) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._bus_down = True
+
+
+def impression(
+    made: Answer, id: str, user: str, at: float, seen: int, positions: dict[str, int], version: int,
+    arm: Arm = "live", degraded: bool = False, probe: bool = False,
+) -> Impression:  # fmt: skip
+    """What is logged of an answer, within `IMPRESSION_BYTES`: of the candidates the best ones that fit."""
+    n, room = len(made.candidates), IMPRESSION_BYTES - 1600
+    sizes = np.cumsum([len(c) + 3 + 1.34 * made.ranks.shape[1] for c in made.candidates]) if n else np.empty(0)
+    n = int(np.searchsorted(sizes, room))
+    return Impression(
+        id=id,
+        user=user,
+        at=at,
+        shown=made.items,
+        propensities=[round(p, 6) for p in made.propensities.tolist()],
+        sample=made.sample,
+        features=pack(made.features.astype("<f2")),
+        candidates=made.candidates[:n],
+        ranks=pack(made.ranks[:n]),
+        seen=seen,
+        positions=positions,
+        version=version,
+        arm=arm,
+        degraded=degraded,
+        probe=probe,
+    )

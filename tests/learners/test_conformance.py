@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners import covisitation, neighbours, popularity, profiles
+from learners import occurrences, popularity, profiles
 from learners.online import Online
 
 Choice = tuple[str, str, float]
@@ -14,8 +14,7 @@ Choice = tuple[str, str, float]
 # How each source says what it knows of a stream's items and users.
 SOURCES: dict[str, Callable[[Online, str], bytes | None]] = {
     "popularity": lambda o, name: o.popularity.dump(o.items.row[name]) if name in o.items.row else None,
-    "covisitation": lambda o, name: o.pairs.dump(o.items.row[name]) if name in o.items.row else None,
-    "neighbours": lambda o, name: o.neighbours.dump(o.items.row[name]) if name in o.items.row else None,
+    "occurrences": lambda o, name: o.occurrences.dump(o.items.row[name]) if name in o.items.row else None,
     "profiles": lambda o, name: o.profiles.dump(name),
 }
 source = pytest.mark.parametrize("dump", list(SOURCES.values()), ids=list(SOURCES))
@@ -85,11 +84,10 @@ def test_the_bounds_are_the_constants() -> None:
         online.learn_one(f"v{n}", "i", float(n))
         online.learn_one("u", f"i{n}", float(n))
         row = online.items.row["i"]
-        assert len(online.pairs.dump(row)) <= 8 + 8 * covisitation.MOST
-        assert len(online.neighbours.dump(row)) <= 4 * neighbours.SEEN_BY
+        assert len(online.occurrences.dump(row)) <= 8 * occurrences.KEPT
     profile = online.profiles.get("u")
     assert profile is not None
-    assert (len(profile.recent), len(profile.had), profile.n) == (profiles.RECENT, profiles.RECENT + profiles.CONSUMED, 2000)
+    assert (len(profile.recent), len(profile.had), profile.n) == (profiles.RECENT, profiles.KEPT, 2000)
 
 
 def split(choices: list[Choice]) -> tuple[Online, Online]:
@@ -110,12 +108,12 @@ def test_partitions_of_popularity_rank_as_their_counts_add() -> None:
         assert ours == theirs
 
 
-def test_partitions_of_covisitation_rank_as_their_counts_add() -> None:
-    """Small enough that no list is cut: one state that saw all users ranks as two that saw half of them each."""
+def test_partitions_of_occurrences_rank_as_one() -> None:
+    """Small enough that nothing is cut: one state that saw all users ranks as two that saw half of them each."""
     rng = Random(3)
-    alone, merged = split([(f"u{rng.randrange(12)}", f"i{rng.randrange(20)}", 0.0) for _ in range(500)])
+    alone, merged = split([(f"u{rng.randrange(40)}", f"i{rng.randrange(20)}", 0.0) for _ in range(300)])
     for recent in (["i1"], ["i2", "i3", "i4"], [f"i{n}" for n in range(12)]):
-        for ours, theirs in zip(merged.pairs.rank(recent, 20), alone.pairs.rank(recent, 20), strict=True):
+        for ours, theirs in zip(merged.near("v", recent, 20)[:2], alone.near("v", recent, 20)[:2], strict=True):
             assert dict(ours) == pytest.approx(dict(theirs))
             assert np.allclose([s for _, s in ours], [s for _, s in theirs])
 
@@ -125,5 +123,5 @@ def test_partitions_have_their_users_and_their_neighbours() -> None:
     alone, merged = split(choices)
     for user in {user for user, _, _ in choices}:
         assert merged.profiles.get(user) == alone.profiles.get(user)
-    votes = merged.neighbours.rank("nobody", ["i1", "i2"], merged.profiles, 9)
+    votes = merged.near("nobody", ["i1", "i2"], 9)[2]
     assert votes and {i for i, _ in votes} <= items(choices) - {"i1", "i2"}

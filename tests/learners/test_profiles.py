@@ -1,11 +1,10 @@
 """Profiles: the sequence, late events, repeats, what is remembered as had, the first choice after those that were seen."""
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.items import Items
-from learners.profiles import CONSUMED, HEAD, RECENT, SESSION_GAP, Profile, Profiles
+from learners.profiles import HEAD, KEPT, LATE, RECENT, SESSION_GAP, Profile, Profiles
 
 NOW = 1.7e9
 
@@ -20,7 +19,7 @@ class Users:
 
     def learn(self, user: str, item: str, at: float) -> tuple[bool, bool]:
         self.clock += 1
-        _, _, entered, repeat, _ = self.of.learn_one(user, self.items.number[self.items.learn(item)], at, self.clock)
+        _, _, entered, repeat = self.of.learn_one(user, self.items.number[self.items.learn(item)], at, self.clock)
         return entered, repeat
 
     def get(self, user: str) -> Profile:
@@ -55,30 +54,46 @@ def test_a_repeat_enters_the_sequence_again_and_is_had_once() -> None:
     users = Users()
     assert [users.learn("u", i, NOW) for i in "aba"] == [(True, False), (True, False), (True, True)]
     assert users.get("u").recent == ["a", "b", "a"]
-    for i in range(RECENT):
-        users.learn("u", f"i{i}", NOW)
+    assert users.get("u").had == {"a", "b"}
+
+
+def test_late_events_are_remembered_as_had_only_so_many() -> None:
+    users = learned(1)
+    for n in range(LATE + 1):
+        users.learn("u", f"late{n}", NOW - 2 * SESSION_GAP)
+    assert users.get("u").had == {"i0", *(f"late{n}" for n in range(1, LATE + 1))}
+    users.learn("u", "now", NOW)
+    assert users.get("u").recent == ["i0", "now"] and "late9" in users.get("u").had
     record = users.of.dump("u")
-    assert record is not None and len(record) == HEAD.size + 4 * (RECENT + 2)  # a and b fell out of the sequence once each
-    assert {"a", "b"} < users.get("u").had
-
-
-def test_what_stands_in_front_of_a_choice_is_returned_with_it() -> None:
-    users = learned(3)
-    number, seen, entered, repeat, recent = users.of.learn_one("u", users.items.number[users.items.learn("x")], NOW + 9, 4, before=2)
-    assert (number, seen, entered, repeat) == (0, 3, True, False)
-    assert [users.items.names[users.items.row_of(n)] for n in recent] == ["i1", "i2"]
+    assert record is not None and len(record) == HEAD.size + 4 * (2 + LATE)
 
 
 def test_an_item_older_than_all_that_is_kept_may_come_back() -> None:
-    users = learned(RECENT + CONSUMED + 1)
-    assert users.get("u").had == {f"i{i}" for i in range(1, RECENT + CONSUMED + 1)}
+    users = learned(KEPT + 1)
+    assert users.get("u").had == {f"i{i}" for i in range(1, KEPT + 1)}
+    assert users.get("u").recent == [f"i{i}" for i in range(KEPT + 1 - RECENT, KEPT + 1)]
     assert users.learn("u", "i1", NOW + 1e4) == (True, True)
     assert users.learn("u", "i0", NOW + 1e4) == (True, False)
 
 
+def test_around_a_choice_is_what_stands_beside_it_while_it_is_remembered() -> None:
+    users = learned(6)
+    nothing = (1 << 32) - 1
+
+    def around(*places: tuple[int, int]) -> list[list[int]]:
+        return users.of.around(0, places, 2).tolist()
+
+    assert around((0, 0), (0, 3), (0, 5)) == [[nothing, nothing, 0, 1, 2], [1, 2, 3, 4, 5], [3, 4, 5, nothing, nothing]]
+    assert around((0, 6), (7, 0)) == [[nothing] * 5] * 2
+    users = learned(KEPT + 3)
+    assert around((0, 2), (0, 3)) == [[nothing] * 5, [nothing, nothing, 3, 4, 5]]
+    users.learn("u", "late", NOW - 2 * SESSION_GAP)
+    assert around((0, KEPT + 2)) == [[KEPT, KEPT + 1, KEPT + 2, nothing, nothing]]
+
+
 @given(st.integers(0, 120), st.integers(-3, 130))
 def test_after_names_the_first_choice_after_the_seen_ones_while_it_is_remembered(n: int, seen: int) -> None:
-    wanted = f"i{seen}" if max(0, n - RECENT) <= seen < n else None
+    wanted = f"i{seen}" if 0 <= seen < n else None
     assert learned(n).of.after("u", seen) == wanted
 
 
@@ -103,7 +118,7 @@ def test_a_tombstone_forgets_the_user() -> None:
     assert (of.get("u"), of.dump("u"), of.recent("u"), of.after("u", 0), of.number("u"), of.seen("u"), len(of)) == (
         None, None, [], None, None, 0, 0,
     )  # fmt: skip
-    assert of.last_rows(np.array([0]), 5)[0].tolist() == []
+    assert of.last_rows([(0, 0)], 5)[0].tolist() == []
     of.load(0, "u", None)
 
 
@@ -116,7 +131,7 @@ def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
         items.place(1, n, f"i{n}")
     both.load(1, "u", record)
     assert both.number("u") == (1, 0)
-    rows, sizes = both.last_rows(np.array([0, 1 << 32, (1 << 32) + 7]), 2)
+    rows, sizes = both.last_rows([(0, 0), (1, 0), (1, 7)], 2)
     assert ([items.names[row] for row in rows], sizes) == (["i1", "i2"], [0, 2, 0])
     assert both.recent("u") == ["i0", "i1", "i2"]
 

@@ -191,7 +191,7 @@ def test_the_leading_source_fills_first_then_the_next(views: dict[bool, View]) -
     sums[0], sums[COVISITED] = 90.0, 80.0
     view.guards[0] = Guard(sums, 100.0)
     view.refresh()
-    covisited = [i for i, _ in view.online.pairs.rank(view.online.profiles.recent("u1"), 80)[1]]
+    covisited = [i for i, _ in view.online.near("u1", view.online.profiles.recent("u1"), 80)[1]]
     deep = [(item, 1.0) for item in ("i59", "i58", "i57")]
     made = asked(view, Ask("u1", k=8), deep)
     assert made.items == (["i59", "i58", "i57"] + [i for i in covisited if i not in ("i57", "i58", "i59")])[:8]

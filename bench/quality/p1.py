@@ -1,0 +1,156 @@
+"""P1: prequential top-N. Predict each user's next item, then learn it; nothing is asked before the first fifth of the stream is learned.
+
+    python -m bench.quality.p1 --data FILE [--asks N] [--seed S] [--json]
+
+The stream is in order of time, ties by a seeded hash of time and row number. Asked are N events, drawn from those of known users after the
+warm-up; items never seen before count as misses. Every list is made by the product's own code from the state one event before
+(`bench/quality/product.py`), and is shown: the ranker learns from these slates and from as many others as make one in seven events.
+What a user had is hidden where the product itself has found that the stream does not repeat. Beside it, on the same asks: decayed
+popularity (of five half-lives the best on the warm-up), item-to-item neighbours, Markov, all online, and the product's own copy that
+stopped learning after the warm-up. 95 % intervals by a bootstrap over users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.quality.baselines import Baselines
+from bench.quality.product import Product
+from infra.bootstrap import DEMO_DATA
+from infra.replay import Row, rows
+from learners.popularity import HALF_LIVES
+from serving.features import SOURCES
+from serving.recommend import Ask, answer
+
+WARM = 0.2
+SHOWN = 1 / 7  # of all events, at most `MOST`
+MOST = 40_000
+K = 20
+
+
+def place(items: list[str], item: str) -> int:
+    """Where the item stands, counting from 0; K where it does not."""
+    return items.index(item) if item in items[:K] else K
+
+
+def metrics(places: np.ndarray) -> dict[str, float]:
+    hit = places < 10
+    return {
+        "hr10": round(float(hit.mean()), 4),
+        "ndcg10": round(float(np.where(hit, 1 / np.log2(places + 2.0), 0).mean()), 4),
+        "mrr10": round(float(np.where(hit, 1 / (places + 1.0), 0).mean()), 4),
+        "hr20": round(float((places < 20).mean()), 4),
+    }
+
+
+def interval(values: np.ndarray, users: np.ndarray, seed: int, rounds: int = 1000) -> list[float]:
+    """95 % bootstrap interval of the mean of `values`, whole users drawn."""
+    rng, (_, of) = np.random.default_rng(seed), np.unique(users, return_inverse=True)
+    sums, counts = np.bincount(of, values), np.bincount(of)
+    drawn = rng.integers(0, len(sums), (rounds, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return [round(float(q), 4) for q in np.quantile(means, [0.025, 0.975])]
+
+
+def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, all: None) -> dict[str, Any]:
+    """The figures of one stream."""
+    rng, warm = np.random.default_rng(seed), int(len(stream) * WARM)
+    first: set[str] = set()
+    known = np.array([not (row.user not in first and not first.add(row.user)) for row in stream])  # type: ignore[func-returns-value]
+    later = np.flatnonzero(known & (np.arange(len(stream)) >= warm))
+    asked = set(rng.choice(later, min(asks, len(later)), replace=False).tolist())
+    others = np.flatnonzero(known)
+    shown = set(rng.choice(others, min(int(len(stream) * SHOWN), MOST, len(others)), replace=False).tolist()) | asked
+    product, base = Product(seed), Baselines()
+    frozen: Any = None
+    places: dict[str, list[int]] = {name: [] for name in ("product", "item_knn", "markov", "popular", "frozen", *SOURCES)}
+    tuning = {half_life: 0 for half_life in range(len(HALF_LIVES))}
+    users: list[str] = []
+    learning, listing, lists, union = 0.0, 0.0, 0, 0
+    for n, row in enumerate(stream):
+        if n == warm:
+            frozen = product.frozen()
+        if n in shown:
+            began = time.process_time()
+            made = product.ask(row.user, K)
+            listing, lists = listing + time.process_time() - began, lists + 1
+            hidden = set(base.history.get(row.user, ())) if product.view.shared.once else set()
+            if n in asked:
+                users.append(row.user)
+                places["product"].append(place(made.items, row.item))
+                places["item_knn"].append(place(base.neighbours(row.user, hidden, K), row.item))
+                places["markov"].append(place(base.markov(row.user, hidden, K), row.item))
+                best = max(tuning, key=lambda h: tuning[h])
+                places["popular"].append(place(base.popular(hidden, best, K), row.item))
+                recent = tuple(base.items.names[r] for r in base.history[row.user][-50:])
+                own = frozenset(base.items.names[r] for r in hidden)
+                old = answer(frozen, Ask("", K, recent, own), [], 0.0, rng)
+                places["frozen"].append(place(old.items, row.item))
+                candidate = made.candidates.index(row.item) if row.item in made.candidates else -1
+                union += candidate >= 0
+                for source, name in enumerate(SOURCES):
+                    places[name].append(int(made.ranks[candidate, source]) if candidate >= 0 else K)
+            elif n < warm and n > warm // 2:
+                for half_life in tuning:
+                    tuning[half_life] += row.item in base.popular(hidden, half_life, 10)
+            product.show(row.user, made, row.at)
+        began = time.process_time()
+        product.learn(row)
+        learning += time.process_time() - began
+        base.learn(row.user, row.item, row.at)
+        if n % 2_000 == 0:
+            progress(n, len(stream))
+    of = np.array(users)
+    table = {name: np.minimum(np.array(values), K) for name, values in places.items()}
+    sources = {name: metrics(table[name])["hr10"] for name in SOURCES if (table[name] < K).any() and name != "ranker"}
+    rivals = {name: metrics(table[name]) for name in ("popular", "item_knn", "markov", "frozen")}
+    hit = {name: (values < 10).astype(float) for name, values in table.items()}
+    best_rival = max(("popular", "item_knn", "markov"), key=lambda name: rivals[name]["hr10"])
+    best_source = max(sources, key=lambda name: sources[name])
+    return {
+        **metrics(table["product"]),
+        "ci95": interval(hit["product"], of, seed),
+        "asks": len(users),
+        "baselines": rivals,
+        "half_life": HALF_LIVES[max(tuning, key=lambda h: tuning[h])],
+        "over_best_baseline": [best_rival, *interval(hit["product"] - hit[best_rival], of, seed)],
+        "over_best_source": [best_source, *interval(hit["product"] - hit[best_source], of, seed)],
+        "over_frozen": interval(hit["product"] - hit["frozen"], of, seed),
+        "sources": sources,
+        "ceiling": round(union / max(len(users), 1), 4),
+        "leads": SOURCES[product.view.shared.order[0]],
+        "hides_what_was_had": product.view.shared.once,
+        "us_per_event": round(learning / len(stream) * 1e6, 1),
+        "us_per_list": round(listing / max(lists, 1) * 1e6),
+        "seed": seed,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
+    parser.add_argument("--asks", type=int, default=6_000)
+    parser.add_argument("--events", type=int, help="only the first so many")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    stream, began = rows(args.data, args.seed)[: args.events], time.monotonic()
+
+    def progress(done: int, all: int) -> None:
+        left = (time.monotonic() - began) * (all - done) / max(done, 1)
+        print(f"\r{done} of {all} events, {left:.0f} s left   ", end="", file=sys.stderr, flush=True)
+
+    figures = run(stream, args.asks, args.seed, progress)
+    print(file=sys.stderr)
+    print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()

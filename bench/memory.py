@@ -2,10 +2,9 @@
 
     python -m bench.memory [--users N] [--items N] [--events N] [--json]
 
-The state is made by the fold's own code, written to the state topic, and read from there by a real worker on a real broker. So that it
-takes minutes and not an hour, only every fifth choice of a user is learned by all sources (by then the items' lists are full), the
-others by the profiles. Figures: memory once all partitions are open (`rss`), the largest on the way (`peak`), after as many further events
-as `--more` says; seconds from the start of the process to the first effect in the last of the partitions, after SIGTERM and after SIGKILL.
+The state is made by the fold's own code, written to the state topic, and read from there by a real worker on a real broker. Figures:
+memory once all partitions are open (`rss`), the largest on the way (`peak`), after as many further events as `--more` says; seconds
+from the start of the process to the first effect in the first and in the last of the partitions, after SIGTERM and after SIGKILL.
 """
 
 from __future__ import annotations
@@ -33,11 +32,12 @@ from infra.broker import Broker
 from infra.provisioning import provision
 from streams import topics
 from streams.events import Interaction, to_bytes, utc
-from streams.fold import WINDOW, Fold
+from streams.fold import Fold
 from streams.kafka import Kafka
+from streams.once import FRESH, WINDOW
+from streams.timeline import Interacted, Source
 
 NOW = 1.7e9
-EVERY = 5  # of a user's choices, one in so many is learned by all sources
 
 
 def user(n: int) -> str:
@@ -67,17 +67,13 @@ def fill(kafka: Kafka, partition: int, users: int, items: int, events: int) -> i
     choices = (items ** rng.random((len(names), events)) - 1).astype(np.int64) % items
     for name, chosen in zip(names, choices, strict=True):
         for n, item in enumerate(chosen.tolist()):
-            if n % EVERY == 0:
-                online.learn_one(name, f"i{item:06}", NOW + n)
-            else:
-                row = online.items.learn(f"i{item:06}")
-                online.popularity.learn_one(row, NOW + n)
-                online.profiles.learn_one(name, online.items.number[row], NOW + n, online.popularity.clock[0])
-    touched: set[str] = set()
-    for n in range(WINDOW):
-        fold._repeated(0, f"e{n}", touched)
+            online.learn_one(name, f"i{item:06}", NOW + n)
+    # The position: nothing of a timeline is folded yet, and a full window of event ids.
+    ids = (Interacted(Source(0, 0, n, 0), "", "", "view", NOW, id=f"e{n}") for n in range(WINDOW))
+    assert all(fold.once.verdict(record) == FRESH for record in ids)
+    fold.once.fences = {}
     write(online.changes())
-    write({key.encode(): fold._dump(key) for key in touched})
+    write({f"x·{chunk}".encode(): value for chunk, value in fold.once.changes()})
     write(dict([fold.position(0, int(NOW * 1000))]))
     producer.flush(60)
     return written

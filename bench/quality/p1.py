@@ -109,7 +109,7 @@ def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, al
             progress(n, len(stream))
     of = np.array(users)
     table = {name: np.minimum(np.array(values), K) for name, values in places.items()}
-    sources = {name: metrics(table[name])["hr10"] for name in SOURCES if (table[name] < K).any() and name != "ranker"}
+    sources = {name: metrics(table[name])["hr10"] for name in SOURCES if name != "ranker"}
     rivals = {name: metrics(table[name]) for name in ("popular", "item_knn", "markov", "frozen")}
     hit = {name: (values < 10).astype(float) for name, values in table.items()}
     best_rival = max(("popular", "item_knn", "markov"), key=lambda name: rivals[name]["hr10"])

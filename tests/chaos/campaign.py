@@ -179,6 +179,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=200.0, help="events a second (200)")
     parser.add_argument("--json", action="store_true", help="results as JSON lines")
     args = parser.parse_args(argv)
+    if argv is None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not before broker and workers are ended
     seeds, parts = [args.seed] if args.seed is not None else args.seeds, 1 if args.smoke else PARTS
     results = []
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,0 +1,64 @@
+"""The evaluation itself: metrics as they are written, scored before it is learned, no better than popularity on labels without meaning."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from bench.quality.baselines import Baselines
+from bench.quality.p1 import K, interval, metrics, place, run
+from infra.replay import Row
+
+
+def sessions(n: int, seed: int = 1) -> list[Row]:
+    """Users who walk along a ring of 60 items, most of the time to the next one; no item twice."""
+    rng, at, rows = Random(seed), dict[str, int](), list[Row]()
+    for time in range(n):
+        user = f"u{rng.randrange(n // 12)}"
+        at[user] = at.get(user, rng.randrange(60)) + 1
+        rows.append(Row(user, f"i{at[user] % 60}", None, 1e9 + 60.0 * time))
+    return rows
+
+
+def test_metrics_are_those_of_their_definitions() -> None:
+    found = metrics(np.array([0, 1, 9, 10, 19, K]))
+    assert found["hr10"] == 0.5 and found["hr20"] == round(5 / 6, 4)
+    assert found["ndcg10"] == pytest.approx((1 + 1 / np.log2(3) + 1 / np.log2(11)) / 6, abs=1e-4)
+    assert found["mrr10"] == pytest.approx((1 + 1 / 2 + 1 / 10) / 6, abs=1e-4)
+    assert (place(["a", "b"], "b"), place(["a"], "z"), place([*map(str, range(40))], "30")) == (1, K, K)
+
+
+def test_an_interval_covers_the_mean_and_is_wider_where_users_differ() -> None:
+    values = np.repeat([0.0, 1.0], 200)
+    low, high = interval(values, np.arange(400), 1)
+    assert low < 0.5 < high and high - low == pytest.approx(2 * 1.96 * 0.5 / 20, abs=0.02)
+    low, high = interval(values, np.repeat(np.arange(8), 50), 1)
+    assert high - low > 0.4
+
+
+def test_what_can_be_known_is_found_and_each_event_is_scored_before_it_is_learned() -> None:
+    found = run(sessions(3_000), 300, 1)
+    assert found["hr10"] > 0.9 and found["baselines"]["markov"]["hr10"] > 0.9 and found["baselines"]["popular"]["hr10"] < 0.4
+    assert found["asks"] == 300 and found["over_frozen"][1] >= 0 and found["ceiling"] >= found["hr10"]
+    news = [Row(f"u{n % 40}", f"new{n}", None, 1e9 + n) for n in range(1_500)]
+    unknown = run(news, 100, 1)
+    assert unknown["hr10"] == 0 and all(figures["hr10"] == 0 for figures in unknown["baselines"].values())
+
+
+def test_labels_without_meaning_are_worth_no_more_than_popularity() -> None:
+    stream = sessions(3_000)
+    items = [row.item for row in stream]
+    Random(2).shuffle(items)
+    found = run([row._replace(item=item) for row, item in zip(stream, items, strict=True)], 400, 1)
+    assert found["hr10"] < found["baselines"]["popular"]["hr10"] + 0.1
+
+
+def test_the_baselines_count_what_they_say() -> None:
+    base = Baselines()
+    for user, item in [("ann", "tea"), ("ann", "cup"), ("bob", "tea"), ("bob", "cup"), ("cat", "tea"), ("cat", "pot"), ("me", "tea")]:
+        base.learn(user, item, 0.0)
+    own = set(base.history["me"])
+    assert base.markov("me", own, 2) == base.neighbours("me", own, 2) == ["cup", "pot"]
+    assert base.popular((), 4, 3) == ["tea", "cup", "pot"]

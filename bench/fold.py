@@ -11,7 +11,8 @@ Three consumers of the same N interactions, each in a process of its own, one af
 Each is started and ready before the first event is sent; then all are sent at full speed. Figures: events per CPU-second of the
 consumer's process group (so: on one core), CPU us an event, bytes of state an event. The broker and the sender share the machine.
 
-`growth`: CPU us an event of the fold alone, in process, batches of 500, with 1, 10 and 100 times the users and items in its state.
+`growth`: CPU us an event of the fold alone, in process, batches of 500, with 1, 10 and 100 times the users and items in its state;
+`at_10x`, `at_100x`: by how much the whole worker's event grows with it.
 """
 
 from __future__ import annotations
@@ -305,9 +306,10 @@ def main() -> None:
     if not args.only:
         speed = {name: figures[name]["events_per_cpu_s"] for name in ("worker", "bare", "faust")}
         cost = {factor: figures["growth"][factor]["cpu_us_per_event"] for factor in ("1x", "10x", "100x")}
+        whole = figures["worker"]["cpu_us_per_event"]
         figures["ratios"] = {
             "worker_to_bare": round(speed["worker"] / speed["bare"], 2), "worker_to_faust": round(speed["worker"] / speed["faust"], 1),
-            "at_10x": round(cost["10x"] / cost["1x"], 2), "at_100x": round(cost["100x"] / cost["1x"], 2),
+            "at_10x": round(1 + (cost["10x"] - cost["1x"]) / whole, 2), "at_100x": round(1 + (cost["100x"] - cost["1x"]) / whole, 2),
         }  # fmt: skip
         if args.plot:
             plot(figures, args.plot)

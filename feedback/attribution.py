@@ -123,13 +123,13 @@ def slate(logged: Logged, item: str, features: int) -> Iterator[tuple[npt.NDArra
     Rows are the item, the items sampled from the unshown, and the shown ones' share of a uniform draw: one. An item
     that was only in the sample stands for the unshown ones that were not drawn: weight is the inverse of its chance.
     """
-    rows_of = [*logged.shown, *logged.sample]
-    if item not in rows_of:
+    ids = [*logged.shown, *logged.sample]
+    if item not in ids:
         return
     values = np.frombuffer(logged.features, np.float16).reshape(-1, features).astype(np.float32)
     if not np.isfinite(values).all():
         return
-    chosen = rows_of.index(item)
+    chosen = ids.index(item)
     k, drawn = len(logged.shown), len(logged.sample)
     weight = 1.0 if chosen < k else max(len(logged.candidates) - k, drawn) / max(drawn, 1)
     other_shown = [row for row in range(k) if row != chosen]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gzip
 import heapq
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +88,8 @@ def collect(kafka: Kafka, old: int, file: Path, progress: Callable[[int], None])
         end = _pack(End(done, {name: offset for name, offset in fences.items() if int(name.split("/")[1]) < STAMP}, ends))
         out.write(_frame.pack(0) + _frame.pack(len(end)) + end)
     progress(done)
+    with open(partial, "rb") as written:
+        os.fsync(written.fileno())  # what it is the only copy of is deleted next
     partial.rename(file)
 
 
@@ -214,8 +217,8 @@ def repartition(kafka: Kafka, memory: Memory, file: Path, say: Callable[[str], N
             raise state.Unfit(f"the timeline has {old} partitions: set kafka.partitions to another number")
         collect(kafka, old, file, told("collected"))
     end = next(frame for frame in read(file) if isinstance(frame, End))
-    gone_on = old is not None and (any(state.committed(kafka).values()) if old == kafka.partitions else _ends(kafka) != end.ends)
-    if gone_on:
+    now, begun = _ends(kafka), old == kafka.partitions  # begun: timeline and state are, at most, what this file makes of them
+    if old is not None and (sum(now.values()) > end.records + kafka.partitions if begun else now != end.ends):
         raise state.Unfit(f"the timeline has gone on since {file} was written: name another file")
     renew(kafka)
     write(kafka, file, told("written"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from sys import intern
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,8 @@ class Items:
     >>> items = Items()
     >>> items.learn("tea"), items.learn("cup"), items.learn("tea")
     (0, 1, 0)
-    >>> items.names[items.row_of(1)]
-    'cup'
+    >>> [items.names[row] for row in items.rows(0, np.array([1], np.uint32))]
+    ['cup']
     """
 
     def __init__(self, partitions: int = 1) -> None:
@@ -32,7 +31,6 @@ class Items:
         self.number = array("I")  # by row: in the first partition
         self.next = 0  # the first partition's next new number
         self._of = [np.full(64, -1, np.int32) for _ in range(partitions)]  # by number: row, -1 where there is none
-        self._first: Any = memoryview(self._of[0])  # type: ignore[arg-type] # numpy's stubs do not say that an array is a buffer
         self._free: list[int] = []
 
     def learn(self, name: str) -> int:
@@ -60,15 +58,10 @@ class Items:
         if number >= len(of):  # replaced, never resized: another thread may be reading
             self._of[partition] = np.concatenate([of, np.full(number + 1, -1, np.int32)])
             of = self._of[partition]
-            self._first = memoryview(self._of[0])  # type: ignore[arg-type]
         of[number] = row
         if partition == 0:
             self.number[row] = number
         return row
-
-    def row_of(self, number: int) -> int:
-        """The row of the first partition's item of that number, -1 where there is none any more."""
-        return int(self._first[number]) if number < len(self._first) else -1
 
     def rows(self, partition: int, numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         """int32[n]: rows of that partition's numbers, -1 where there is none any more."""

@@ -62,8 +62,8 @@ def interval(values: np.ndarray, users: np.ndarray, seed: int, rounds: int = 100
 def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, all: None) -> dict[str, Any]:
     """The figures of one stream."""
     rng, warm = np.random.default_rng(seed), int(len(stream) * WARM)
-    first: set[str] = set()
-    known = np.array([not (row.user not in first and not first.add(row.user)) for row in stream])  # type: ignore[func-returns-value]
+    first = {row.user: n for n, row in reversed(list(enumerate(stream)))}
+    known = np.array([first[row.user] < n for n, row in enumerate(stream)])
     later = np.flatnonzero(known & (np.arange(len(stream)) >= warm))
     asked = set(rng.choice(later, min(asks, len(later)), replace=False).tolist())
     others = np.flatnonzero(known)

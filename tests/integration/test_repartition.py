@@ -44,6 +44,19 @@ def settled(cluster: Cluster) -> None:
     wait(still, 60)
 
 
+def lived(cluster: Cluster, partitions: int, seed: int, events: int) -> Ledger:
+    """A worker of so many partitions takes some events and ends."""
+    cluster.kafka = dataclasses.replace(cluster.kafka, partitions=partitions)
+    cluster.settings["partitions"] = partitions
+    cluster.start_worker("worker-0")
+    ledger = Ledger(cluster.kafka, seed, events_s=800)
+    wait(lambda: ledger.events > events, 30)
+    ledger.stop()
+    settled(cluster)
+    cluster.end("worker-0", SIGTERM)
+    return ledger
+
+
 def judged(cluster: Cluster, ledgers: list[Ledger]) -> None:
     """Every acknowledged event of all ledgers has one effect, in order, and the state is what the timeline says."""
     whole = ledgers[0]
@@ -69,26 +82,12 @@ def test_more_partitions_and_then_fewer_lose_and_double_nothing(tmp_path: Path) 
         repartition(cluster, 3, tmp_path / "more")
         assert not (tmp_path / "more").exists() and (tmp_path / "more.done").exists()
 
-        cluster.kafka = dataclasses.replace(cluster.kafka, partitions=3)
-        cluster.settings["partitions"] = 3
-        cluster.start_worker("worker-0")
-        second = Ledger(cluster.kafka, seed=6, events_s=800)
-        wait(lambda: second.events > 800, 30)
-        second.stop()
-        settled(cluster)
-        cluster.end("worker-0", SIGTERM)
+        second = lived(cluster, partitions=3, seed=6, events=800)
         (tmp_path / "more.done").rename(tmp_path / "old")
         assert "has gone on since" in repartition(cluster, 3, tmp_path / "old", code=1)
 
         repartition(cluster, 1, tmp_path / "fewer")
-        cluster.kafka = dataclasses.replace(cluster.kafka, partitions=1)
-        cluster.settings["partitions"] = 1
-        cluster.start_worker("worker-0")
-        third = Ledger(cluster.kafka, seed=7, events_s=800)
-        wait(lambda: third.events > 300, 30)
-        third.stop()
-        settled(cluster)
-        cluster.end("worker-0", SIGTERM)
+        third = lived(cluster, partitions=1, seed=7, events=300)
         judged(cluster, [first, second, third])
     finally:
         cluster.close()

@@ -13,9 +13,9 @@ def test_a_new_item_gets_the_next_number_and_a_number_is_never_given_twice() -> 
     items = Items()
     assert [items.number[items.learn(name)] for name in ("a", "b", "a")] == [0, 1, 0]
     items.remove("a")
-    assert items.row_of(0) == -1 and len(items) == 1
+    assert items.rows(0, np.array([0, 1], np.uint32)).tolist() == [-1, 1] and len(items) == 1
     assert items.number[items.learn("a")] == 2
-    assert [items.names[items.row_of(n)] for n in (1, 2)] == ["b", "a"]
+    assert [items.names[row] for row in items.rows(0, np.array([1, 2], np.uint32))] == ["b", "a"]
     assert len(items.names) == 2  # the row is used again, the number is not
 
 

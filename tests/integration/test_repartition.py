@@ -81,6 +81,8 @@ def test_more_partitions_and_then_fewer_lose_and_double_nothing(tmp_path: Path) 
         assert "set kafka.partitions to another number" in repartition(cluster, 2, tmp_path / "same", code=1)
         repartition(cluster, 3, tmp_path / "more")
         assert not (tmp_path / "more").exists() and (tmp_path / "more.done").exists()
+        (tmp_path / "more.done").rename(tmp_path / "more")  # as if it had been interrupted: it is taken up from the file
+        repartition(cluster, 3, tmp_path / "more")
 
         second = lived(cluster, partitions=3, seed=6, events=800)
         (tmp_path / "more.done").rename(tmp_path / "old")

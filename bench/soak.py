@@ -36,7 +36,7 @@ from streams.events import to_bytes
 from streams.kafka import Kafka
 
 EVERY_S = 5.0
-BOUNDS = {"users": 5_000, "items": 2_000, "ledgers": 500}
+BOUNDS = {"users": 500, "items": 1_000, "ledgers": 500}
 
 
 def drive(kafka: Kafka, source: list[Row], events_s: float, seconds: float, worker: Worker) -> list[tuple[float, float, float, int]]:

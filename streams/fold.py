@@ -20,7 +20,7 @@ from feedback import attribution, signals
 from feedback.attribution import Block, Early, Ledger, Logged, Pending
 from learners import occurrences, popularity, profiles
 from learners.online import Memory, Online
-from learners.ranker import PairwiseRanker
+from learners.ranker import ListwiseRanker
 from serving.features import ABSENT, FEATURES, SOURCES
 from serving.guard import Guard, dcg
 from serving.repeats import Repeats
@@ -90,7 +90,7 @@ class Fold:
         """Back to the state before the first record."""
         self.standing = Standing(shape=shape(self.shards, self.memory))
         self.online = Online(1, self.shards, self.memory, serves=False)
-        self.ranker = PairwiseRanker(FEATURES)
+        self.ranker = ListwiseRanker(FEATURES)
         self.ledgers: dict[str, Ledger] = {}
         self._open: set[str] = set()  # users with an open block
         self.once = Once()

@@ -11,9 +11,11 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
+from confluent_kafka import Message
 
 from serving.failpoint import failpoint, failpoint_in
+from streams import compacted
 from streams.fold import Log, Output, Step
 from streams.kafka import Kafka, discard
 
@@ -36,8 +38,8 @@ class Machine(Protocol):
 class Partition:
     """A machine, the partition of the state topic it lives in, and the producer that fences it."""
 
-    def __init__(self, kafka: Kafka, name: str, state_topic: str, number: int, machine: Machine) -> None:
-        self.machine, self.busy = machine, asyncio.Lock()
+    def __init__(self, kafka: Kafka, name: str, state_topic: str, number: int, machine: Machine, turn: asyncio.Lock) -> None:
+        self.machine, self.busy, self._turn = machine, asyncio.Lock(), turn
         self._kafka, self._id = kafka, f"{kafka.prefix}{name}-{number}"
         self._log = TopicPartition(kafka.prefix + state_topic, number)
         self._producer: AIOKafkaProducer | None = None
@@ -64,31 +66,15 @@ class Partition:
         )
         await self._producer.start()
         failpoint("open.fenced")
-        reader = AIOKafkaConsumer(
-            **self._kafka.aiokafka(),
-            group_id=None,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=2 << 20,  # decoded at once, several times as large
-        )
-        await reader.start()
-        try:
-            reader.assign([self._log])
-            end = (await reader.end_offsets([self._log]))[self._log]
-            if self._read_to:
-                reader.seek(self._log, self._read_to)
-            else:
-                await reader.seek_to_beginning(self._log)
-            while await reader.position(self._log) < end:
-                for records in (await reader.getmany(timeout_ms=1000)).values():
-                    load = self.machine.load
-                    for record in records:
-                        load(record.key, record.value)
-                    self.restored += len(records)
-            self._read_to = end
-            failpoint("open.read")
-        finally:
-            await reader.stop()
+        await compacted.read(self._kafka, (self._log.topic, self._log.partition, self._read_to), self._turn, self._take)
+        failpoint("open.read")
+
+    def _take(self, messages: list[Message]) -> None:
+        load = self.machine.load
+        for message in messages:
+            load(message.key(), message.value())
+        self.restored += len(messages)
+        self._read_to = messages[-1].offset() + 1
 
     async def commit(self, next_offset: int, as_of: int, step: Step) -> None:
         """Make the step's state, the position and the outputs visible, together or not at all."""

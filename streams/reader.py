@@ -111,6 +111,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         self.parts: dict[TopicPartition, Partition] = {}
         self.tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self.open: set[int] = set()
+        self._turn = asyncio.Lock()  # of reading a state back
         self.assigned = False  # the group has spoken, be it with nothing
         self._faults: deque[float] = deque()
         self._folded: deque[tuple[float, int]] = deque()
@@ -152,7 +153,8 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             await self.parts.pop(tp).close()
         for tp in assigned:
             if tp not in self.parts:  # state that stays here is kept: only its tail is read again
-                self.parts[tp] = Partition(self.kafka, self.name_, self.state_topic, tp.partition, self.machine(tp.partition))
+                machine = self.machine(tp.partition)
+                self.parts[tp] = Partition(self.kafka, self.name_, self.state_topic, tp.partition, machine, self._turn)
             self.tasks[tp] = asyncio.create_task(self._follow(tp, self.parts[tp]))
         self.assigned = True
 

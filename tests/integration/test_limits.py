@@ -89,13 +89,14 @@ def test_a_state_of_other_settings_stops_the_worker(cluster: Cluster) -> None:
 
 def test_a_worker_stops_where_it_is_not_authorised_or_topics_are_not_as_they_must_be(cluster: Cluster) -> None:
     admin = KafkaAdminClient(**cluster.kafka.kafka_python())
-    for kind, name in (
-        (ResourceType.TRANSACTIONAL_ID, "headrace.fold-0"),
-        (ResourceType.TOPIC, "headrace.timeline.v1"),
-        (ResourceType.GROUP, "headrace.fold"),
+    for kind, name, operation in (
+        (ResourceType.TRANSACTIONAL_ID, "headrace.fold-0", ACLOperation.ALL),
+        (ResourceType.TOPIC, "headrace.timeline.v1", ACLOperation.ALL),
+        (ResourceType.TOPIC, "headrace.online-state.v1", ACLOperation.READ),
+        (ResourceType.GROUP, "headrace.fold", ACLOperation.ALL),
     ):
         place = ResourcePattern(kind, name)
-        assert not admin.create_acls([ACL("User:ANONYMOUS", "*", ACLOperation.ALL, ACLPermissionType.DENY, place)])["failed"]
+        assert not admin.create_acls([ACL("User:ANONYMOUS", "*", operation, ACLPermissionType.DENY, place)])["failed"]
         said = last_words(cluster)
         assert "not authorised" in said and "grant this principal read, write and TransactionalId write on our prefix" in said
         admin.delete_acls([ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, place)])

@@ -1,18 +1,18 @@
-"""The pairwise ranker: it finds planted weights, in the order of its features, and survives the state topic exactly."""
+"""The listwise ranker: it finds planted weights, in the order of its features, and survives the state topic exactly."""
 
 from random import Random
 
 import numpy as np
 
-from learners.ranker import CLIP, NEGATIVES, PairwiseRanker
+from learners.ranker import CLIP, NEGATIVES, ListwiseRanker
 from learners.weights import Weights
 
 NAMES = ("noise", "strong", "against", "weak")
 PLANTED = np.array([0.0, 3.0, -2.0, 1.0])
 
 
-def taught(slates: int, seed: int = 1, ranker: PairwiseRanker | None = None) -> PairwiseRanker:
-    ranker, rng, numbers = ranker or PairwiseRanker(NAMES), Random(seed), np.random.default_rng(seed)
+def taught(slates: int, seed: int = 1, ranker: ListwiseRanker | None = None) -> ListwiseRanker:
+    ranker, rng, numbers = ranker or ListwiseRanker(NAMES), Random(seed), np.random.default_rng(seed)
     for _ in range(slates):
         slate = numbers.normal(size=(12, len(NAMES))).astype(np.float32)
         chosen = int(np.argmax(slate @ PLANTED + numbers.gumbel(size=12)))
@@ -27,12 +27,12 @@ def test_it_learns_the_planted_weights_in_the_order_of_the_names() -> None:
 
 
 def test_before_the_first_slate_all_weights_are_zero() -> None:
-    ranker = PairwiseRanker(NAMES)
+    ranker = ListwiseRanker(NAMES)
     assert (ranker.weights().tolist(), ranker.slates) == ([0.0] * 4, 0)
 
 
 def test_a_loaded_ranker_is_equal_and_learns_on_equally() -> None:
-    ranker, again = taught(30), PairwiseRanker(NAMES)
+    ranker, again = taught(30), ListwiseRanker(NAMES)
     again.load(ranker.dump())
     assert again.dump() == ranker.dump()
     assert again.slates == 30
@@ -48,12 +48,12 @@ def test_its_record_is_readable_without_river() -> None:
 def test_a_tombstone_forgets_all() -> None:
     ranker = taught(5)
     ranker.load(None)
-    assert ranker.dump() == PairwiseRanker(NAMES).dump()
+    assert ranker.dump() == ListwiseRanker(NAMES).dump()
 
 
 def test_a_weight_counts_up_to_the_clip_and_not_beyond() -> None:
     def learned(weight: float) -> list[float]:
-        ranker = PairwiseRanker(("a",))
+        ranker = ListwiseRanker(("a",))
         for row in (0.1, 0.2):
             ranker.learn_slate(np.array([[row], [0.0]]), 0, Random(1), weight)
         return np.frombuffer(Weights.load(ranker.dump()).squares).tolist()
@@ -63,7 +63,7 @@ def test_a_weight_counts_up_to_the_clip_and_not_beyond() -> None:
 
 def test_negatives_are_drawn_from_the_slate_by_the_rng_handed_in() -> None:
     slate = np.eye(30)
-    one, other = PairwiseRanker([str(n) for n in range(30)]), PairwiseRanker([str(n) for n in range(30)])
+    one, other = ListwiseRanker([str(n) for n in range(30)]), ListwiseRanker([str(n) for n in range(30)])
     one.learn_slate(slate, 0, Random(1), 1.0)
     other.learn_slate(slate, 0, Random(1), 1.0)
     assert one.dump() == other.dump()

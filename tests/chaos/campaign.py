@@ -32,8 +32,8 @@ from tests.chaos.cluster import Effects, prepare, wait
 from tests.chaos.ledger import Ledger
 
 RESULTS = ROOT / ".headrace" / "chaos.jsonl"
-CAMPAIGN = {"kill": 100, "pause": 20, "broker": 10, "leave": 20, "join": 20, "cut": 8, "slow": 8, "disk": 4, "full": 2}
-SMOKE = {"kill": 3, "pause": 1, "broker": 1, "leave": 1, "join": 1, "cut": 1, "slow": 1, "disk": 1, "full": 1}
+CAMPAIGN = {"kill": 100, "pause": 20, "broker": 10, "leave": 20, "join": 20, "cut": 8, "slow": 8, "disk": 4, "full": 2, "corrupt": 4}
+SMOKE = {"kill": 3, "pause": 1, "broker": 1, "leave": 1, "join": 1, "cut": 1, "slow": 1, "disk": 1, "full": 1, "corrupt": 1}
 PARTS = 6  # of a seed's campaign
 WORKERS = ("worker-0", "worker-1")
 PAUSE_S = 9.0  # more than a session
@@ -111,6 +111,11 @@ def _strike(cluster: Any, kind: str, name: str) -> tuple[str, float]:
     if kind == "kill":
         cluster.end(name, signal.SIGKILL)
         moment = time.monotonic()
+        cluster.start_worker(name)
+    elif kind == "corrupt":
+        cluster.end(name, signal.SIGKILL)
+        moment = time.monotonic()
+        cluster.corrupt(name)
         cluster.start_worker(name)
     elif kind == "pause":
         cluster.signal(name, signal.SIGSTOP)

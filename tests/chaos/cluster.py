@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -106,6 +107,12 @@ class Cluster:
     def end(self, name: str, number: Signals, within_s: float = 20) -> int:
         self.signal(name, number)
         return self.workers[name].wait(within_s)
+
+    def corrupt(self, name: str) -> None:
+        """Every file that the worker left in its folder becomes noise."""
+        for path in (self.folder / name).rglob("*"):
+            if path.is_file() and path.name != "log":
+                path.write_bytes(random.randbytes(4096))
 
     def revive(self) -> None:
         """Start again what has ended by itself: a fenced or cut off worker may stop with its reason."""

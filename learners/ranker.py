@@ -17,7 +17,7 @@ from learners.weights import Weights
 
 NEGATIVES = 10  # drawn from a slate for each choice
 CLIP = 10.0  # largest weight of a rare choice (inverse propensity)
-RATE = 0.03
+RATE = 0.1
 
 
 class ListwiseRanker:

@@ -30,8 +30,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-async def read(kafka: Kafka, place: tuple[str, int, int], turn: asyncio.Lock, take: Callable[[list[Message]], None]) -> None:
-    """Hand what (topic, partition) holds from an offset on (or from the first that is there) to `take`, until the end is reached.
+async def read(kafka: Kafka, place: tuple[str, int, int], turn: asyncio.Lock, take: Callable[[list[Message]], None]) -> int:
+    """Hand what (topic, partition) holds from an offset on (or from the first that is there) to `take`; returns where it ends.
 
     One reader has the `turn`, so that the first of several states is back after its share of the time; one that is given
     nothing for a second passes it on. Raises aiokafka's errors, as the other clients of a worker do; a topic that is not there,
@@ -41,32 +41,34 @@ async def read(kafka: Kafka, place: tuple[str, int, int], turn: asyncio.Lock, ta
     clock = asyncio.get_running_loop().time
     try:
         reader.assign([TopicPartition(*place)])
-        ended = False
-        while not ended:
+        end = -1
+        while end < 0:
             async with turn:
                 given = clock()
-                while not ended and clock() < given + PATIENCE_S:
+                while end < 0 and clock() < given + PATIENCE_S:
                     messages = reader.consume(AT_ONCE, 0)
                     good = [message for message in messages if message.error() is None]
                     if good:
                         take(good)
                         given = clock()
-                    if len(good) < len(messages):
-                        ended = any([_is_end(message.error()) for message in messages])
+                    for message in messages if len(good) < len(messages) else ():
+                        error = message.error()
+                        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                            end = message.offset() or 0
+                        elif error is not None:
+                            _refuse(error)
                     await asyncio.sleep(0 if good else 0.002)
+        return end
     except KafkaException as error:
-        _is_end(error.args[0])
+        _refuse(error.args[0])
         raise KafkaConnectionError(str(error)) from error
     finally:
         reader.close()
 
 
-def _is_end(error: KafkaError | None) -> bool:
+def _refuse(error: KafkaError) -> None:
     """Raise aiokafka's error of the same number, unless librdkafka will get over it."""
-    if error is None or error.code() == KafkaError._PARTITION_EOF:
-        return error is not None
     if error.code() > 0 and not error.retriable():
         raise for_code(error.code())(error.str())
     if error.fatal():
         raise KafkaConnectionError(error.str())
-    return False

@@ -1,7 +1,8 @@
 """One partition's commit: state, position and outputs in one Kafka transaction; the compacted topic is the store.
 
 Taking a partition means, in this order: start its transactional producer (which aborts what the former owner left open
-and refuses whatever it sends from now on), read the compacted state to its end, go on from the position found there.
+and refuses whatever it sends from now on), read the compacted state to its end, see that a record of our own lands right
+there, go on from the position found.
 Memory is ahead of the log only inside a batch: after any failure the state is forgotten and the producer thrown away.
 """
 
@@ -38,8 +39,10 @@ class Machine(Protocol):
 class Partition:
     """A machine, the partition of the state topic it lives in, and the producer that fences it."""
 
-    def __init__(self, kafka: Kafka, name: str, state_topic: str, number: int, machine: Machine, turn: asyncio.Lock) -> None:
-        self.machine, self.busy, self._turn = machine, asyncio.Lock(), turn
+    def __init__(
+        self, kafka: Kafka, name: str, state_topic: str, number: int, machine: Machine, outputs: Sequence[str], turn: asyncio.Lock
+    ) -> None:
+        self.machine, self.busy, self._outputs, self._turn = machine, asyncio.Lock(), outputs, turn
         self._kafka, self._id = kafka, f"{kafka.prefix}{name}-{number}"
         self._log = TopicPartition(kafka.prefix + state_topic, number)
         self._producer: AIOKafkaProducer | None = None
@@ -66,8 +69,36 @@ class Partition:
         )
         await self._producer.start()
         failpoint("open.fenced")
-        await compacted.read(self._kafka, (self._log.topic, self._log.partition, self._read_to), self._turn, self._take)
+        end = await self._read()
         failpoint("open.read")
+        while (ours := await asyncio.wait_for(self._barrier(end), COMMIT_S)) > end:
+            while end <= ours:  # what hung is aborted; if it hid something, that is read now
+                end = await self._read()
+
+    async def _read(self) -> int:
+        """Take over what is committed and was not read yet; returns the offset at which it ends."""
+        return await compacted.read(self._kafka, (self._log.topic, self._log.partition, self._read_to), self._turn, self._take)
+
+    async def _barrier(self, end: int) -> int:
+        """Append a record in a transaction that is aborted; returns its offset, which is `end` where all was read.
+
+        Else something of ours hangs before it: a decided transaction whose markers the coordinator left out, because it found the
+        partition without a leader (Kafka 4.x while a broker starts). Our next commit would let it through in every topic, beside
+        what we fold again; so it is aborted, in every topic.
+        """
+        producer = self._producer
+        assert producer is not None
+        await producer.begin_transaction()
+        failpoint("open.barrier")
+        first = await (await producer.send(self._log.topic, partition=self._log.partition, key=b"barrier", value=b""))
+        if first.offset > end:
+            for topic in self._outputs:
+                failpoint("open.barrier_outputs")
+                await (await producer.send(self._kafka.prefix + topic, partition=0, key=b"barrier", value=b""))
+        failpoint("open.barrier_sent")
+        await producer.abort_transaction()
+        failpoint("open.barrier_aborted")
+        return int(first.offset)
 
     def _take(self, messages: list[Message]) -> None:
         load = self.machine.load
@@ -100,8 +131,7 @@ class Partition:
             failpoint("commit.send")
             sent.append(await producer.send_batch(batch, topic, partition=partition))
         failpoint("commit.sent")
-        for result in sent:  # all acknowledged before EndTxn is asked for
-            await result
+        await asyncio.gather(*sent)  # all acknowledged before EndTxn is asked for
         failpoint("commit.acknowledged")
         failpoint_in(0.001, "commit.ending_1ms")  # somewhere between the request to end the transaction and the broker's word
         failpoint_in(0.003, "commit.ending_3ms")

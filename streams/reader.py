@@ -87,7 +87,8 @@ def stop_now(log: Any, text: str) -> None:
 
 
 class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] # faust and aiokafka carry no types
-    """Folds the partitions of `topic` that the group gives it; `machine(partition)` makes the state of one.
+    """Folds the partitions of `topic` that the group gives it; `machine(partition)` makes the state of one. `outputs`: topics of one
+    partition that its steps write to.
 
     `dense`: the topic is not written by transactions, so that a missing offset is a lost record.
     """
@@ -100,6 +101,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         topic: str,
         state_topic: str,
         pace_ms: int,
+        outputs: Sequence[str],
         machine: Callable[[int], Machine],
         channel: Any,
         dense: bool,
@@ -107,7 +109,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
     ) -> None:
         super().__init__(**kwargs)
         self.kafka, self.name_, self.topic, self.state_topic = kafka, name, topic, state_topic
-        self.machine, self.channel, self.dense = machine, channel, dense
+        self.outputs, self.machine, self.channel, self.dense = outputs, machine, channel, dense
         self.parts: dict[TopicPartition, Partition] = {}
         self.tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self.open: set[int] = set()
@@ -154,7 +156,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         for tp in assigned:
             if tp not in self.parts:  # state that stays here is kept: only its tail is read again
                 machine = self.machine(tp.partition)
-                self.parts[tp] = Partition(self.kafka, self.name_, self.state_topic, tp.partition, machine, self._turn)
+                self.parts[tp] = Partition(self.kafka, self.name_, self.state_topic, tp.partition, machine, self.outputs, self._turn)
             self.tasks[tp] = asyncio.create_task(self._follow(tp, self.parts[tp]))
         self.assigned = True
 
@@ -369,6 +371,5 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             failpoint("ingest.send")
             sent.append(await producer.send_batch(batch, topic, partition=partition))
         failpoint("ingest.sent")
-        for result in sent:
-            await result
+        await asyncio.gather(*sent)
         failpoint("ingest.acknowledged")

@@ -63,12 +63,15 @@ def topology(kafka: Kafka, triton: str, worker: str, policy: Policy, memory: Mem
 
     pace = 20 if kafka.partitions <= 4 else 40  # ms; each transaction costs the broker about 2 ms, so many partitions wait a little longer
     ingester = Ingester(kafka, worker, arriving)
+    letters = topics.dead_letters
     fold = Follower(
-        kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, lambda p: Fold(p, kafka.partitions, memory), folding, dense=True
-    )
+        kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, (topics.METRICS, letters(topics.TIMELINE)),
+        lambda p: Fold(p, kafka.partitions, memory), folding, dense=True,
+    )  # fmt: skip
     monitor = Follower(
-        kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100, lambda p: Monitor(policy), watching, dense=False
-    )
+        kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100,
+        (topics.DRIFT_ALERTS, topics.RETRAINING_REQUESTS, letters(topics.METRICS)), lambda p: Monitor(policy), watching, dense=False,
+    )  # fmt: skip
     readers: list[Any] = [ingester, fold, monitor]
     for service in (*readers, Watchdog(readers), Prober(triton, fold)):
         app.service(_started(service))

@@ -118,7 +118,7 @@ def verdict(logged: Logged, item: str, sources: int) -> npt.NDArray[np.uint8]:
 
 
 def slate(logged: Logged, item: str, features: int) -> Iterator[tuple[npt.NDArray[np.float32], int, float]]:
-    """The slate to learn `item` from, where its features were logged: (rows, row of the item, weight), or nothing.
+    """The slate to learn `item` from, where its features were logged, and are ours: (rows, row of the item, weight), or nothing.
 
     Rows are the item, the items sampled from the unshown, and the shown ones' share of a uniform draw: one. An item
     that was only in the sample stands for the unshown ones that were not drawn: weight is the inverse of its chance.
@@ -126,9 +126,10 @@ def slate(logged: Logged, item: str, features: int) -> Iterator[tuple[npt.NDArra
     ids = [*logged.shown, *logged.sample]
     if item not in ids:
         return
-    values = np.frombuffer(logged.features, np.float16).reshape(-1, features).astype(np.float32)
-    if not np.isfinite(values).all():
+    values = np.frombuffer(logged.features, np.float16).astype(np.float32)
+    if len(values) != len(ids) * features or not np.isfinite(values).all():
         return
+    values = values.reshape(-1, features)
     chosen = ids.index(item)
     k, drawn = len(logged.shown), len(logged.sample)
     weight = 1.0 if chosen < k else max(len(logged.candidates) - k, drawn) / max(drawn, 1)

@@ -30,7 +30,7 @@ class Items:
         self.names: list[str] = []  # by row; "" where there is none any more
         self.number = array("I")  # by row: in the first partition
         self.next = 0  # the first partition's next new number
-        self._of = [np.full(64, -1, np.int32) for _ in range(partitions)]  # by number: row, -1 where there is none
+        self._of = [np.full(64, -1, np.int32) for _ in range(partitions)]  # by number: row, -1 where there is none, as in the last place
         self._free: list[int] = []
 
     def learn(self, name: str) -> int:
@@ -55,7 +55,7 @@ class Items:
                 self.number.append(0)
             self.row[name] = row
         of = self._of[partition]
-        if number >= len(of):  # replaced, never resized: another thread may be reading
+        if number >= len(of) - 1:  # replaced, never resized: another thread may be reading
             self._of[partition] = np.concatenate([of, np.full(number + 1, -1, np.int32)])
             of = self._of[partition]
         of[number] = row
@@ -65,8 +65,7 @@ class Items:
 
     def rows(self, partition: int, numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         """int32[n]: rows of that partition's numbers, -1 where there is none any more."""
-        of = self._of[partition]
-        return np.where(numbers < len(of), of[np.minimum(numbers, len(of) - 1)], -1)
+        return self._of[partition].take(numbers, mode="clip")
 
     def remove(self, name: str) -> None:
         """Free the item's row; its numbers name nobody from now on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,18 @@ DECAY = 0.8  # an older item of the history counts this much less than the one a
 ENTRY = Struct("<II")  # the user's number, and how many choices were in their sequence before
 
 Scored = list[tuple[str, float]]
+Dense = npt.NDArray[np.float64]
+
+
+class Near(NamedTuple):
+    """Of every row, float64[n] each: share of what came next after the last item; of what came within three places after the last
+    three, by distance; cosine with what was chosen around the last item; and around the last ten, older ones fading.
+    """
+
+    next: Dense
+    after: Dense
+    last: Dense
+    around: Dense
 
 
 class Occurrences:
@@ -47,6 +59,10 @@ class Occurrences:
         self.items = items
         self.bytes = ENTRY.size * max(LEAST, KEPT // shards)  # of one item's entries, at most
         self._of: list[list[bytes]] = [[] for _ in range(partitions)]
+
+    @property
+    def partitions(self) -> int:
+        return len(self._of)
 
     def _at(self, partition: int, row: int) -> list[bytes]:
         """The partition's entries, long enough for `row`."""
@@ -77,28 +93,28 @@ class Occurrences:
         """Take dumped entries over; None forgets them."""
         self._at(partition, row)[row] = value or b""
 
-    def users(self, partition: int, row: int, k: int) -> list[int]:
+    def users(self, partition: int, row: int, k: int) -> npt.NDArray[np.uint32]:
         """Numbers of the users of the item's last `k` choices in that partition, newest first."""
         of = self._of[partition]
-        return np.frombuffer(of[row][: ENTRY.size * k], "<u4")[::2].tolist() if 0 <= row < len(of) else []
+        return np.frombuffer(of[row][: ENTRY.size * k] if 0 <= row < len(of) else b"", "<u4")[::2]
 
     @staticmethod
     def _looked(partitions: int) -> list[int]:
         """Bytes of an item's entries that are looked at in one partition, for each item of a history, the last one first."""
         return [ENTRY.size * -(-(NEAR if age < 3 else FAR) // partitions) for age in range(MATCHED)]
 
-    def rank(self, user: str, recent: Sequence[str], profiles: Profiles, popularity: Popularity, k: int) -> tuple[Scored, Scored]:
-        """Best k by what came right after the last items, and best k by cosine of what was chosen around them.
+    def scores(
+        self, rows: npt.NDArray[np.integer], own: tuple[int, int] | None, profiles: Profiles, popularity: Popularity, n: int
+    ) -> Near:
+        """What is near a history of items in `rows`, oldest first (-1: unknown); its last 10 count, its last 3 for what came after.
 
-        `recent` is the history, oldest first; its last 3 items count for the first list, its last 10 for the second. What `user`
-        chose around them says nothing new and does not count for the second.
+        `own`: (partition, number) of the user: what they chose around these items themselves says nothing new.
         """
-        own, partitions = profiles.number(user), len(self._of)
-        rows = [self.items.row.get(item, -1) for item in reversed(recent[-MATCHED:])]
+        partitions, wanted = len(self._of), rows[: -MATCHED - 1 : -1].tolist()
         windows, ages, others = list[npt.NDArray[np.int32]](), list[int](), list[bool]()
         for partition, of in enumerate(self._of):
             some = [
-                of[row][:looked_at] if 0 <= row < len(of) else b"" for row, looked_at in zip(rows, self._looked(partitions), strict=False)
+                of[row][:looked_at] if 0 <= row < len(of) else b"" for row, looked_at in zip(wanted, self._looked(partitions), strict=False)
             ]
             sizes = [len(entries) // ENTRY.size for entries in some]
             if not any(sizes):
@@ -109,24 +125,44 @@ class Occurrences:
             mine = own[1] if own is not None and own[0] == partition else -1
             others += (places[:, 0] != mine).tolist()
         if not windows:
-            return [], []
+            return Near(*np.zeros((4, n)))
         around = np.concatenate(windows) + 1  # 0: nothing there
-        size, age = len(self.items.names) + 1, np.array(ages)
+        age = np.array(ages)
         found, fades = np.bincount(age, minlength=MATCHED)[age], DECAY**age
         share, cosine = np.where(age < 3, fades / found, 0.0), np.where(others, fades / np.sqrt(found), 0.0)
-        after = np.bincount(around[:, REACH + 1 : REACH + 4].ravel(), (share[:, None] / [1, 2, 3]).ravel(), size)[1:]
+
+        def counted(places: npt.NDArray[np.int32], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            return np.bincount(places.ravel(), weights.ravel(), n + 1)[1 : n + 1].astype(np.float64, copy=False)
+
+        late, newest = around[:, REACH + 1 : REACH + 4], age == 0
+        next_, after = counted(late[newest, 0], share[newest]), counted(late, share[:, None] / [1, 2, 3])
         around[:, REACH] = 0  # the item itself
-        both = np.bincount(around.ravel(), np.repeat(cosine, 2 * REACH + 1), size)[1:]
-        names = self.items.names
-        came, near = np.flatnonzero(after), np.flatnonzero(both)
-        return best(names, came, after[came], k), best(names, near, both[near] / np.sqrt(popularity.choices(near) + 1.0), k)
+        each = np.repeat(cosine[:, None], around.shape[1], 1)
+        both, last = counted(around, each), counted(around[newest], each[newest])
+        named = np.flatnonzero(both)
+        size = np.sqrt(popularity.choices(named) + 1.0)
+        both[named] /= size
+        last[named] /= size
+        return Near(next_, after, last, both)
+
+    def rank(self, user: str, recent: Sequence[str], profiles: Profiles, popularity: Popularity, k: int) -> tuple[Scored, Scored]:
+        """Best k by what came after the last items of `recent`, and best k by what was chosen around them."""
+        names, rows = self.items.names, np.array([self.items.row.get(item, -1) for item in recent], np.int32)
+        near = self.scores(rows, profiles.number(user), profiles, popularity, len(names))
+        after, both = np.flatnonzero(near.after), np.flatnonzero(near.around)
+        return best(names, after, near.after[after], k), best(names, both, near.around[both], k)
 
 
 def best(names: Sequence[str], rows: npt.NDArray[np.signedinteger], scores: npt.NDArray[Any], k: int) -> Scored:
     """The k highest as (name of the row, score), ties by name."""
+    return [(names[row], score) for row, score in best_rows(names, rows, scores, k)]
+
+
+def best_rows(names: Sequence[str], rows: npt.NDArray[np.signedinteger], scores: npt.NDArray[Any], k: int) -> list[tuple[int, float]]:
+    """The k highest as (row, score), ties by the name of the row; rows without one are left out."""
     if len(rows) > k:
         least: Any = np.partition(scores, len(rows) - k)[len(rows) - k] if k else np.inf
         kept = scores >= least
         rows, scores = rows[kept], scores[kept]
-    entries = ((names[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True))
-    return sorted((e for e in entries if e[0]), key=lambda pair: (-pair[1], pair[0]))[:k]
+    entries = zip(rows.tolist(), scores.tolist(), strict=True)
+    return sorted((e for e in entries if names[e[0]]), key=lambda entry: (-entry[1], names[entry[0]]))[:k]

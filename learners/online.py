@@ -5,15 +5,16 @@ Its records on the state topic: `i·item` (the item's number, and what each sour
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from struct import Struct
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from learners import neighbours
 from learners.items import Items
-from learners.occurrences import ENTRY, Occurrences, Scored
+from learners.occurrences import ENTRY, Dense, Near, Occurrences
 from learners.popularity import RECORD, Popularity
 from learners.profiles import Profiles
 
@@ -151,7 +152,10 @@ class Online:
         self.popularity.load(partition, row, value[_HEAD.size : _COUNTED])
         self.occurrences.load(partition, row, value[_COUNTED:])
 
-    def near(self, user: str, recent: Sequence[str], k: int) -> tuple[Scored, Scored, Scored]:
-        """Best k by what came right after the last items of `recent`, by what was chosen around them, by session neighbours."""
-        after, both = self.occurrences.rank(user, recent, self.profiles, self.popularity, k)
-        return after, both, neighbours.rank(user, recent, self.occurrences, self.profiles, len(self.popularity.clock), k)
+    def near(self, rows: npt.NDArray[np.integer], own: tuple[int, int] | None, n: int) -> tuple[Near, Dense]:
+        """What is near a history of items in `rows`, oldest first, and the votes of session neighbours, for the first n rows.
+
+        `own`: (partition, number) of the user whose history it is.
+        """
+        near = self.occurrences.scores(rows, own, self.profiles, self.popularity, n)
+        return near, neighbours.votes(rows, own, self.occurrences, self.profiles, n)

@@ -36,6 +36,7 @@ class Popularity:
     def __init__(self, items: Items, partitions: int = 1, shards: int = 1) -> None:
         self.items = items
         self.clock = [0] * partitions  # events seen by each partition
+        self._shards = shards
         self._rate = -np.array(shards, np.float32) / np.array(HALF_LIVES, np.float32)  # log2 of the decay an event
         self._counts = np.zeros((partitions, 64, len(HALF_LIVES)), np.float32)
         self._at = np.zeros((partitions, 64), np.uint64)  # clock at which the counts stand
@@ -116,6 +117,12 @@ class Popularity:
             age = np.maximum(clock - self._at[p, :n].astype(np.float32), 0)
             total += self._counts[p, :n] * np.exp2(age[:, None] * self._rate)
         return total
+
+    def idle(self) -> npt.NDArray[np.float32]:
+        """float32[rows]: events of the whole stream since each item's last choice, about; inf where there is none."""
+        n = min(len(self.items.names), self._n.shape[1])
+        age = np.array(self.clock, np.float32)[:, None] - self._at[:, :n].astype(np.float32)
+        return np.asarray(np.where(self._n[:, :n] > 0, np.maximum(age, 0) * self._shards, np.inf).min(0, initial=np.inf), np.float32)
 
     def first_seen(self) -> npt.NDArray[np.float64]:
         """float64[rows]: event time of each item's first choice, inf where there is none."""

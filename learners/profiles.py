@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ KEPT = 512  # choices that are remembered; an item older than those may come bac
 LATE = 64  # items of late events that are remembered as had
 SESSION_GAP = 1800.0  # s without an event end a session
 HEAD = Struct("<IQIdH")  # the user's number, clock of the last event, choices ever in the sequence, their last time, items in it
-_N, _SIZE = slice(12, 16), slice(24, 26)  # of the bytes above: choices ever, items
+_COUNTS, _N, _SIZE = Struct("<I8xH"), 12, slice(24, 26)  # of the bytes above: choices ever and items, from there; items
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class Profile:
     n: int
     had: frozenset[str]
     last: float
+
+
+class Past(NamedTuple):
+    """A profile in rows: `recent` oldest first, `had` all that is remembered, -1 for evicted items; `place` (partition, number)."""
+
+    place: tuple[int, int]
+    recent: npt.NDArray[np.int32]
+    had: npt.NDArray[np.int32]
+    n: int
 
 
 class Profiles:
@@ -102,6 +112,16 @@ class Profiles:
         had = frozenset(self._names(partition, record, HEAD.size, (len(record) - HEAD.size) // MARK))
         return Profile(self._recent(partition, record), n, had, last)
 
+    def past(self, user: str) -> Past | None:
+        """What `get` says, in rows."""
+        place = self._found(user)
+        if place is None:
+            return None
+        partition, record = place
+        number, _, n, _, size = HEAD.unpack_from(record)
+        rows = self.items.rows(partition, np.frombuffer(record, "<u4", offset=HEAD.size))
+        return Past((partition, number), rows[max(size - RECENT, 0) : size], rows, n)
+
     def _recent(self, partition: int, record: bytes) -> list[str]:
         size = int.from_bytes(record[_SIZE], "little")
         taken = min(size, RECENT)
@@ -129,34 +149,34 @@ class Profiles:
         is not remembered.
         """
         assert self._numbered is not None, "made not to serve"
-        numbered, out, width = self._numbered[partition], list[bytes](), MARK * reach
-        pad, blank = b"\xff" * width, b"\xff" * (2 * width + MARK)
+        find, out, start, width = self._numbered[partition].get, list[bytes](), HEAD.size, MARK * reach
+        pad, blank, unpack = b"\xff" * width, b"\xff" * (2 * width + MARK), _COUNTS.unpack_from
         for number, position in places:
-            record = numbered.get(number)
+            record = find(number)
             if record is None:
                 out.append(blank)
                 continue
-            end = HEAD.size + MARK * int.from_bytes(record[_SIZE], "little")
-            at = end - MARK * (int.from_bytes(record[_N], "little") - position)
-            first, last = at - width, at + width + MARK
-            left, right = max(first, HEAD.size), min(last, end)
-            out.append(pad[: left - first] + record[left:right] + pad[: last - right] if HEAD.size <= at < end else blank)
+            n, size = unpack(record, _N)
+            at, end = start + MARK * (size - n + position), start + MARK * size
+            left, right = at - width, at + width + MARK
+            if not start <= at < end:
+                out.append(blank)
+            elif start <= left:  # what was chosen lately stands near the end
+                out.append(record[left:right] if right <= end else record[left:end] + pad[: right - end])
+            else:
+                out.append(pad[: start - left] + (record[start:right] if right <= end else record[start:end] + pad[: right - end]))
         return np.frombuffer(b"".join(out), "<u4").reshape(-1, 2 * reach + 1)
 
-    def last_rows(self, users: Sequence[tuple[int, int]], k: int) -> tuple[npt.NDArray[np.int32], list[int]]:
-        """Rows of the last `k` items of each of `users` (partition, number; by partition), oldest first, -1 for evicted ones; and
-        how many each has.
-        """
+    def last_rows(self, users: Sequence[tuple[int, int]], k: int) -> npt.NDArray[np.int32]:
+        """Rows of the last `k` items of each of `users` (partition, number; by partition), oldest first, -1 for evicted ones."""
         assert self._numbered is not None, "made not to serve"
         taken: list[list[bytes]] = [[] for _ in self._of]
-        sizes = []
         for partition, number in users:
             record = self._numbered[partition].get(number, b"")
             end = HEAD.size + MARK * int.from_bytes(record[_SIZE], "little") if record else 0
             taken[partition].append(record[max(end - MARK * k, HEAD.size) : end])
-            sizes.append(len(taken[partition][-1]) // MARK)
         rows = [self.items.rows(p, np.frombuffer(b"".join(t), "<u4")) for p, t in enumerate(taken) if t]
-        return np.concatenate(rows) if rows else np.empty(0, np.int32), sizes
+        return np.concatenate(rows) if rows else np.empty(0, np.int32)
 
     def after(self, user: str, seen: int) -> str | None:
         """The user's first choice after the first `seen` ones; None where there is none yet, or it is too long ago."""

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from river import optim
 
-from learners.weights import Weights
+from learners.weights import Weights, deviation
 
 NEGATIVES = 10  # drawn from a slate for each choice
 CLIP = 10.0  # largest weight of a rare choice (inverse propensity)
-RATE = 0.1
+RATE = 0.1  # of the weights of features that are divided by their deviation, so that one rate suits all
+FADE = 0.005  # of what is known of a feature's variance, at each slate
 
 
 class ListwiseRanker:
@@ -39,26 +40,32 @@ class ListwiseRanker:
 
     def learn_slate(self, slate: npt.NDArray[np.floating], chosen: int, rng: Random, weight: float) -> None:
         """Learn that row `chosen` of `slate` [items, features] was preferred; `weight` is clipped to `CLIP`."""
+        self.slates += 1
+        self._variance += max(1 / self.slates, FADE) * (slate.var(0, dtype=np.float64) - self._variance)
         others = [row for row in range(len(slate)) if row != chosen]
-        rows = slate[[chosen, *rng.sample(others, min(NEGATIVES, len(others)))]].astype(np.float64)
-        scores = rows @ self.weights()
+        rows = slate[[chosen, *rng.sample(others, min(NEGATIVES, len(others)))]] / deviation(self._variance)
+        scores = rows @ np.array(list(self._scaled.values()))
         shares = np.exp(scores - scores.max())
         gradient = min(weight, CLIP) * (shares @ rows / shares.sum() - rows[0])
-        self._optimizer.step(self._weights, dict(zip(self.names, gradient.tolist(), strict=True)))
-        self.slates += 1
+        self._optimizer.step(self._scaled, dict(zip(self.names, gradient.tolist(), strict=True)))
+
+    def _state(self) -> Weights:
+        squares = np.array([self._optimizer.g2[name] for name in self.names])
+        return Weights(self.slates, np.array(list(self._scaled.values())).tobytes(), squares.tobytes(), self._variance.tobytes())
 
     def weights(self) -> npt.NDArray[np.float64]:
         """float64[features], zeros before the first slate."""
-        return np.array(list(self._weights.values()))
+        return self._state().array()
 
     def dump(self) -> bytes:
-        """Slates learned, weights, and AdaGrad's sums of squared gradients, exact."""
-        squares = np.array([self._optimizer.g2[name] for name in self.names])
-        return Weights(self.slates, self.weights().tobytes(), squares.tobytes()).dump()
+        """All that it knows, exact."""
+        return self._state().dump()
 
     def load(self, value: bytes | None) -> None:
         """Become what `dump` gave; None: as new."""
-        state = Weights.load(value) if value is not None else Weights(0, bytes(8 * len(self.names)), bytes(8 * len(self.names)))
+        nothing = bytes(8 * len(self.names))
+        state = Weights.load(value) if value is not None else Weights(0, nothing, nothing, nothing)
         self.slates, self._optimizer = state.slates, optim.AdaGrad(RATE)
-        self._weights = dict(zip(self.names, state.array().tolist(), strict=True))
+        self._scaled = dict(zip(self.names, np.frombuffer(state.scaled).tolist(), strict=True))
         self._optimizer.g2.update(zip(self.names, np.frombuffer(state.squares).tolist(), strict=True))
+        self._variance = np.frombuffer(state.variance).copy()

@@ -6,16 +6,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+LEAST = 1e-4  # variance that a feature has at least: one that was always the same gets no wild weight
+
 
 class Weights(msgspec.Struct, array_like=True, frozen=True):
-    """`slates` learned from; `weights` and AdaGrad's `squares` as float64 bytes, one value a feature."""
+    """`slates` learned from; of each feature, float64 bytes: `scaled` weight of the feature divided by its deviation, AdaGrad's
+    `squares`, and the `variance` inside a slate.
+    """
 
     slates: int
-    weights: bytes
+    scaled: bytes
     squares: bytes
+    variance: bytes
 
     def array(self) -> npt.NDArray[np.float64]:
-        return np.frombuffer(self.weights)
+        """float64[features]: weights of the features as they are."""
+        return np.asarray(np.frombuffer(self.scaled) / deviation(np.frombuffer(self.variance)))
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(self)
@@ -23,3 +29,7 @@ class Weights(msgspec.Struct, array_like=True, frozen=True):
     @staticmethod
     def load(value: bytes) -> Weights:
         return msgspec.msgpack.decode(value, type=Weights)
+
+
+def deviation(variance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.sqrt(variance + LEAST))

@@ -12,17 +12,30 @@ class Catalogue:
         self.categories: dict[str, frozenset[str]] = {}
         self.unavailable: set[str] = set()
         self.announced: dict[str, float] = {}  # item -> published_at, or when it was announced (Unix s), newest last
+        self._in: dict[str, set[str]] = {}  # category -> items
 
     def upsert(self, item: str, categories: Sequence[str], published: float, hidden: bool) -> None:
-        self.categories[item] = frozenset(categories)
+        self._recategorise(item, frozenset(categories))
         self.announced.pop(item, None)
         self.announced[item] = published
         (self.unavailable.add if hidden else self.unavailable.discard)(item)
 
     def remove(self, item: str) -> None:
         self.unavailable.add(item)
+        self._recategorise(item, frozenset())
         self.categories.pop(item, None)
         self.announced.pop(item, None)
+
+    def _recategorise(self, item: str, categories: frozenset[str]) -> None:
+        for category in self.categories.get(item, frozenset()) - categories:
+            self._in[category].discard(item)
+        for category in categories:
+            self._in.setdefault(category, set()).add(item)
+        self.categories[item] = categories
+
+    def members(self, categories: Collection[str]) -> set[str]:
+        """Items of any of `categories`."""
+        return set[str]().union(*(self._in.get(category, ()) for category in categories))
 
     def allows(self, item: str, wanted: Collection[str]) -> bool:
         """May `item` be shown to somebody who asked for the categories `wanted` (empty: any)?"""

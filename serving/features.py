@@ -1,4 +1,4 @@
-"""What the ranker knows about a candidate: the sources' ranks and scores, side by side, for one ask.
+"""What the ranker knows about a candidate: what the sources say of it, side by side, for one ask.
 
 Computed here and nowhere else: `recommend` logs what it used, the fold only looks it up, so training and serving cannot
 skew. Values are rounded to float16 before they are scored, because that is how they are logged.
@@ -6,7 +6,6 @@ skew. Values are rounded to float16 before they are scored, because that is how 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,84 +34,91 @@ ABSENT = 255  # the rank of an item that a source did not name
 FEATURES = (
     "deep_score",
     "deep_rank",
+    "next_share",
     "after_share",
     "after_rank",
+    "after_log",
+    "last_share",
     "covisited_share",
     "covisited_rank",
+    "covisited_log",
     "neighbours_share",
     "neighbours_rank",
+    "neighbours_log",
     "popular_100",
     "popular_500",
     "popular_2000",
     "popular_10000",
     "popular_ever",
-    "trend",
     "freshness",
+    "age",
+    "idle",
     "own",
+    "own_last",
     "affinity",
 )
 
+Column = npt.NDArray[np.floating]
+
 
 @dataclass(frozen=True)
-class Candidates:
-    """The union of the sources' lists for one ask: `items`, and uint8 `ranks` / float32 `scores` [items, sources].
+class Facts:
+    """What is known of n candidates, whichever source named them; a column each.
 
-    A rank counts from 0, `ABSENT` where the source did not name the item; the score is then 0.
+    `deep`: the sequence model's score, nan where it did not name the item, and `deep_rank` (255 there). `next`, `after`, `last`,
+    `covisited`: `learners.occurrences.Near`. `neighbours`: votes. `popularity` [n, half-lives]: decayed counts divided by the largest
+    of the catalogue. `age_days` since an item was first chosen; `idle`: events of the stream since it was last chosen. `own`: how often
+    the user chose it lately; `own_last`: 1 / (1 + choices since), 0 where it was not. `affinity`: share of the history in its categories.
     """
 
-    items: list[str]
-    ranks: npt.NDArray[np.uint8]
-    scores: npt.NDArray[np.float32]
+    deep: Column
+    deep_rank: npt.NDArray[np.uint8]
+    next: Column
+    after: Column
+    last: Column
+    covisited: Column
+    neighbours: Column
+    popularity: Column
+    age_days: Column
+    idle: Column
+    own: Column
+    own_last: Column
+    affinity: Column
 
 
-def union(lists: Sequence[Sequence[tuple[str, float]]]) -> Candidates:
-    """Join one best-first list of (item, score) per source, in the order of `SOURCES`."""
-    place: dict[str, int] = {}
-    for entries in lists:
-        for item, _ in entries:
-            place.setdefault(item, len(place))
-    ranks = np.full((len(place), len(SOURCES)), ABSENT, np.uint8)
-    scores = np.zeros((len(place), len(SOURCES)), np.float32)
-    for source, entries in enumerate(lists):
-        if entries:
-            rows = [place[item] for item, _ in entries]
-            ranks[rows, source] = np.minimum(np.arange(len(rows)), ABSENT - 1)
-            scores[rows, source] = [score for _, score in entries]
-    return Candidates(list(place), ranks, scores)
+def features(facts: Facts) -> npt.NDArray[np.float16]:
+    """float16[n, features]."""
+    named = ~np.isnan(facts.deep)
+    score = np.full(len(named), -1.0)
+    if named.any():
+        spread = float(facts.deep[named].std()) or 1.0
+        score[named] = (facts.deep[named] - facts.deep[named].mean()) / spread * 0.5
+    else:
+        score[:] = 0.0
+    columns = (
+        score, _inverse(facts.deep_rank, named),
+        _share(facts.next),
+        _share(facts.after), _rank(facts.after), np.log1p(10 * facts.after),
+        _share(facts.last),
+        _share(facts.covisited), _rank(facts.covisited), np.log1p(10 * facts.covisited),
+        _share(facts.neighbours), _rank(facts.neighbours), np.log1p(10 * facts.neighbours),
+        *(np.log1p(facts.popularity * 100.0) / np.log(101.0)).T,
+        1.0 / (1.0 + facts.age_days), np.log1p(facts.age_days) / 5, np.log1p(np.minimum(facts.idle, 1e9)) / 10,
+        np.log1p(facts.own), facts.own_last, facts.affinity,
+    )  # fmt: skip
+    return np.stack(columns, axis=1).astype(np.float16)
 
 
-def features(
-    candidates: Candidates,
-    popularity: npt.NDArray[np.float32],
-    age_days: npt.NDArray[np.float32],
-    own: npt.NDArray[np.float32],
-    affinity: npt.NDArray[np.float32],
-) -> npt.NDArray[np.float16]:
-    """float16[items, features].
+def _share(values: Column) -> Column:
+    """Of the largest among the candidates, its square root."""
+    return np.asarray(np.sqrt(values / max(float(values.max(initial=0.0)), 1e-9)))
 
-    `popularity` [items, half-lives] decayed counts divided by the largest of the catalogue; `age_days` since an item
-    was first chosen; `own` how often the user chose it lately; `affinity` share of the history in its categories.
-    """
-    n = len(candidates.items)
-    out = np.zeros((n, len(FEATURES)), np.float32)
-    ranks, scores = candidates.ranks, candidates.scores
-    present = ranks != ABSENT
-    column = 0
-    for source in range(4):  # deep, after, covisited, neighbours
-        score = scores[:, source]
-        if source == DEEP:
-            named = score[present[:, source]]
-            if len(named):
-                spread = float(named.std()) or 1.0
-                out[:, column] = np.where(present[:, source], (score - named.mean()) / spread * 0.5, -1.0)
-        else:
-            out[:, column] = np.sqrt(score / max(float(score.max(initial=0.0)), 1e-9))
-        out[:, column + 1] = np.where(present[:, source], 1.0 / (1.0 + ranks[:, source]), 0.0)
-        column += 2
-    logs = np.log1p(popularity * 100.0) / np.log(101.0)
-    out[:, column : column + 5] = logs
-    out[:, column + 5] = logs[:, 0] - logs[:, 3]  # short against long half-life: rising or falling
-    out[:, column + 6] = 1.0 / (1.0 + age_days)
-    out[:, column + 7] = np.log1p(own)
-    out[:, column + 8] = affinity
-    return out.astype(np.float16)
+
+def _rank(values: Column) -> Column:
+    """1 / (1 + candidates with more), 0 for a value of 0: equal values have equal ranks, in whatever order they stand."""
+    more = len(values) - np.searchsorted(np.sort(values), values, side="right")
+    return _inverse(more, values > 0)
+
+
+def _inverse(ranks: npt.NDArray[np.integer], named: npt.NDArray[np.bool_]) -> Column:
+    return np.where(named, 1.0 / (1.0 + ranks), 0.0)

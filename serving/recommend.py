@@ -6,19 +6,18 @@ Time and randomness come in; nothing here knows Kafka, Triton or a clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from learners.occurrences import best
+from learners.occurrences import Dense, Near, best_rows
 from learners.online import Online
 from serving.catalogue import Catalogue
 from serving.exploration import plackett_luce
-from serving.features import ABSENT, POPULAR, RANKER, SOURCES, Candidates, features, union
+from serving.features import ABSENT, POPULAR, RANKER, SOURCES, Facts, features
 from serving.guard import Guard, merged
 from serving.repeats import Repeats, never_happen
 
@@ -31,6 +30,8 @@ SAMPLE = 20  # candidates not shown that an impression logs
 DAY = 86_400.0
 
 Scored = list[tuple[str, float]]
+Key = int | str  # an item by its row in the online state, or by its name where it has none
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class Shared:
     scores: npt.NDArray[np.float32]  # [items, half-lives] decayed counts
     top: npt.NDArray[np.float32]  # [half-lives] the largest of them
     first: npt.NDArray[np.float64]  # [items] event time of the first choice, inf where there was none
-    popular: list[Scored]  # best POPULAR_KEPT per half-life
-    fresh: Scored
+    idle: npt.NDArray[np.float32]  # [items] events since the last choice
+    popular: list[npt.NDArray[np.intp]]  # best POPULAR_KEPT rows per half-life
+    fresh: list[Key]
     ranking: npt.NDArray[np.float32]  # [features] merged weights of the ranker, empty before the first slate
     order: list[int]  # sources in the order in which they fill a list (serving.guard)
     once: bool  # this stream never brings an item back to a user
@@ -88,146 +90,184 @@ class View:
     def __post_init__(self) -> None:
         self.refresh()
 
-    def knows(self, item: str) -> bool:
-        """Has the item ever been chosen or announced? What a request merely names is not an item."""
-        return item in self.online.items.row or item in self.catalogue.announced
-
     def refresh(self) -> None:
         """Bring what is the same for everybody up to date; cheap enough for a few times a second."""
-        popularity = self.online.popularity
+        popularity, names, row = self.online.popularity, self.online.items.names, self.online.items.row
         scores = popularity.scores()
-        names = self.online.items.names
-        first = popularity.first_seen()[: len(scores)]
-        k = min(POPULAR_KEPT, len(scores))
-        popular: list[Scored] = []
-        for column in range(scores.shape[1]):
-            rows = np.argpartition(-scores[:, column], k - 1)[:k] if k else np.empty(0, np.intp)
-            popular.append(best(names, rows, scores[rows, column], k))
+        n = len(scores)
+        first, idle = popularity.first_seen()[:n], popularity.idle()[:n]
+        k = min(POPULAR_KEPT, n)
+        popular = []
+        for column in scores.T:
+            rows = np.argpartition(-column, k - 1)[:k] if k else np.empty(0, np.intp)
+            popular.append(np.array([r for r, _ in best_rows(names, rows, column[rows], k)], np.intp))
         newest = np.argsort(-np.where(np.isfinite(first), first, -np.inf), kind="stable")[:FRESH_KEPT]
         fresh = {names[r]: float(first[r]) for r in newest if names[r] and np.isfinite(first[r])}
         fresh |= dict(list(self.catalogue.announced.items())[-FRESH_KEPT:])
         learned = list(self.weights.values())
-        slates = sum(n for n, _ in learned)
-        ranking = np.sum([w * (n / slates) for n, w in learned], axis=0) if slates else np.empty(0)
+        slates = sum(m for m, _ in learned)
+        ranking = np.sum([w * (m / slates) for m, w in learned], axis=0) if slates else np.empty(0)
         self.shared = Shared(
             scores=scores,
             top=scores.max(0, initial=1e-9),
             first=first,
+            idle=idle,
             popular=popular,
-            fresh=sorted(fresh.items(), key=lambda entry: (-entry[1], entry[0]))[:FRESH_KEPT],
+            fresh=[row.get(item, item) for item, _ in sorted(fresh.items(), key=lambda entry: (-entry[1], entry[0]))[:FRESH_KEPT]],
             ranking=np.asarray(ranking, np.float32),
             order=merged(list(self.guards.values())).order(),
             once=never_happen(list(self.repeats.values())),
         )
 
-    def values(self, shared: Shared, candidates: Candidates, recent: Sequence[str]) -> npt.NDArray[np.float16]:
-        """float16[items, features] of the candidates for a history `recent`."""
-        rows = np.array([self.online.items.row.get(item, -1) for item in candidates.items], np.intp)
-        known = (rows >= 0) & (rows < len(shared.scores))
-        popularity = np.zeros((len(rows), shared.scores.shape[1]), np.float32)
-        popularity[known] = shared.scores[rows[known]] / shared.top
-        first = np.full(len(rows), np.inf)
-        first[known] = shared.first[rows[known]]
-        age = np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0).astype(np.float32)
-        counts = Counter(recent)
-        own = np.array([counts[item] for item in candidates.items], np.float32)
-        taste = self.catalogue.affinity(recent[-20:])
-        affinity = np.zeros(len(rows), np.float32)
+    def open_to(self, ask: Ask, n: int) -> Mask:
+        """bool[n]: rows that the ask and the catalogue allow."""
+        row = self.online.items.row
+        if ask.categories:
+            mask = np.zeros(n, np.bool_)
+            mask[[r for item in self.catalogue.members(ask.categories) if (r := row.get(item, n)) < n]] = True
+        else:
+            mask = np.ones(n, np.bool_)
+        mask[[r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]] = False
+        return mask
+
+    def facts(self, shared: Shared, keys: Sequence[Key], deep: Scored, near: Near, votes: Dense, recent: npt.NDArray[np.integer]) -> Facts:
+        """What is known of the candidates `keys` for a history of items in the rows `recent`, oldest first."""
+        names, n = self.online.items.names, len(votes)
+        rows = np.array([key if isinstance(key, int) else -1 for key in keys], np.intp)
+        known, counted = (rows >= 0) & (rows < n), (rows >= 0) & (rows < len(shared.scores))
+
+        def of(values: npt.NDArray[np.floating], mask: Mask, otherwise: float = 0.0) -> npt.NDArray[np.floating]:
+            out = np.full((len(rows), *values.shape[1:]), otherwise)
+            out[mask] = values[rows[mask]]
+            return out
+
+        first = of(shared.first, counted, np.inf)
+        named = {item: (rank, score) for rank, (item, score) in enumerate(deep)}
+        items = [names[key] if isinstance(key, int) else key for key in keys]
+        places = [named.get(item, (ABSENT, np.nan)) for item in items]
+        since, counts = {r: step for step, r in enumerate(recent.tolist())}, Counter(recent.tolist())
+        affinity = np.zeros(len(rows))
+        taste = self.catalogue.affinity([names[r] for r in recent[-20:].tolist() if r >= 0])
         if taste:
-            of = self.catalogue.categories
-            affinity[:] = [sum(taste.get(c, 0.0) for c in of.get(i, ())) / max(len(of.get(i, ())), 1) for i in candidates.items]
-        return features(candidates, popularity, age, own, affinity)
+            categories = self.catalogue.categories
+            affinity[:] = [sum(taste.get(c, 0.0) for c in categories.get(i, ())) / max(len(categories.get(i, ())), 1) for i in items]
+        return Facts(
+            deep=np.array([score for _, score in places]),
+            deep_rank=np.array([min(rank, ABSENT) for rank, _ in places], np.uint8),
+            next=of(near.next, known), after=of(near.after, known), last=of(near.last, known), covisited=of(near.around, known),
+            neighbours=of(votes, known),
+            popularity=of(shared.scores, counted) / shared.top,
+            age_days=np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0),
+            idle=of(shared.idle, counted, np.inf),
+            own=np.array([counts.get(r, 0) for r in rows.tolist()], np.float64) * known,
+            own_last=np.array([1.0 / (len(recent) - since[r]) if r in since else 0.0 for r in rows.tolist()]) * known,
+            affinity=affinity,
+        )  # fmt: skip
 
 
 def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.random.Generator) -> Answer:
     """The list for one ask; `deep` is the sequence model's best-first list for the same history, empty without one."""
     online, shared = view.online, view.shared
-    profile = online.profiles.get(ask.user) if ask.user else None
-    recent: Sequence[str] = ask.recent or (profile.recent if profile else ())
-    # Where streams do not repeat, a session's own items are no news to it either.
-    had = ask.exclude | (profile.had if profile else frozenset()) | set(ask.recent) if shared.once else ask.exclude
+    names, row = online.items.names, online.items.row
+    n = len(names)  # other threads may add items: these are the ones that this answer knows
+    past = online.profiles.past(ask.user) if ask.user else None
+    session = [row.get(item, -1) for item in ask.recent]
+    recent = np.array(session, np.int32) if ask.recent else past.recent if past else np.empty(0, np.int32)
+    open_to = view.open_to(ask, n)
+    wanted, had = open_to, set[str]()
+    if shared.once:  # where streams do not repeat, a session's own items are no news to it either
+        wanted, had = open_to.copy(), set(ask.recent)
+        rows = np.concatenate([past.had if past else recent, recent])
+        wanted[rows[(rows >= 0) & (rows < n)]] = False
+    near, votes = online.near(recent, past.place if past else None, n)
 
-    def open_to(item: str) -> bool:
-        return item not in ask.exclude and view.catalogue.allows(item, ask.categories)
+    def may(key: Key, mask: Mask) -> bool:
+        if isinstance(key, int):
+            return key < n and bool(mask[key]) and names[key] != ""
+        return key not in ask.exclude and view.catalogue.allows(key, ask.categories) and (mask is open_to or key not in had)
 
-    def wanted(item: str) -> bool:
-        return item not in had and view.catalogue.allows(item, ask.categories)
+    def best_of(source: str, scores: Dense) -> list[Key]:
+        rows = np.flatnonzero(np.where(wanted, scores, 0.0))
+        return [r for r, _ in best_rows(names, rows, scores[rows], TAKEN[source])]
 
-    after, covisited, near = online.near(ask.user, recent, 80) if recent else ([], [], [])
-    lists: dict[str, Scored] = {
-        "deep": deep,
-        "after": after,
-        "covisited": covisited,
-        "neighbours": near,
-        "fresh": shared.fresh,
-        "history": [] if shared.once else [(item, 1.0) for item in dict.fromkeys(reversed(recent)) if view.knows(item)],
+    lists: dict[str, list[Key]] = {
+        "deep": [key for item, _ in deep if may(key := row.get(item, item), wanted)][: TAKEN["deep"]],
+        "after": best_of("after", near.after),
+        "covisited": best_of("covisited", near.around),
+        "neighbours": best_of("neighbours", votes),
+        "fresh": list(islice((key for key in shared.fresh if may(key, wanted)), TAKEN["fresh"])),
     }
-    best_of = partial(_first, wanted=wanted) if ask.categories else partial(_without, had, view.catalogue.unavailable)
-    taken = [best_of(lists.get(name, []), TAKEN[name]) if name in TAKEN else [] for name in SOURCES]
+    if not shared.once:
+        newest = (key for key in dict.fromkeys(reversed(recent.tolist())) if key >= 0 and may(key, open_to))
+        lists["history"] = list(islice(newest, TAKEN["history"]))
+    taken = [lists.get(name, []) for name in SOURCES]
     for source, popular in zip(POPULAR, shared.popular, strict=True):
-        taken[source] = best_of(popular, POPULAR_TAKEN)
-    _top_up(taken, view, shared, ask.k, wanted, open_to)
-    candidates = union(taken)
-    values = view.values(shared, candidates, recent)
+        taken[source] = popular[wanted[popular]][:POPULAR_TAKEN].tolist()
+    named = set[Key]().union(*taken)
+    if len(named) < ask.k:  # popular ones down to the last; were there none, what the user has had
+        everything = _everything(view, shared)
+        for mask in (wanted,) if named else (wanted, open_to):
+            more = list(islice((key for key in everything if key not in named and may(key, mask)), ask.k - len(named)))
+            taken[POPULAR[-1]] = [*taken[POPULAR[-1]], *more]
+            named.update(more)
+            if named:
+                break
+    keys, ranks = union(taken)
+    values = features(view.facts(shared, keys, deep, near, votes, recent))
     learned = values.astype(np.float32) @ shared.ranking if len(shared.ranking) else np.zeros(len(values), np.float32)
-    candidates.ranks[np.argsort(-learned, kind="stable"), RANKER] = np.minimum(np.arange(len(values)), ABSENT - 1)
-    if not len(shared.ranking):
-        candidates.ranks[:, RANKER] = ABSENT
-    scores = learned if shared.order[0] == RANKER and len(shared.ranking) else _filled(candidates, shared.order)
+    if len(shared.ranking):
+        ranks[np.argsort(-learned, kind="stable"), RANKER] = np.minimum(np.arange(len(values)), ABSENT - 1)
+    scores = learned if shared.order[0] == RANKER and len(shared.ranking) else _filled(ranks, shared.order)
     drawn, propensities = plackett_luce(scores, ask.k, temperature, rng)
     shown = set(drawn.tolist())
-    rest = np.array([row for row in range(len(values)) if row not in shown], np.intp)
+    rest = np.array([place for place in range(len(values)) if place not in shown], np.intp)
     sample = rng.choice(rest, min(SAMPLE, len(rest)), replace=False) if len(rest) else rest
     first = np.argsort(-scores, kind="stable")
+    items = [names[key] if isinstance(key, int) else key for key in keys]
     return Answer(
-        items=[candidates.items[row] for row in drawn],
+        items=[items[place] for place in drawn],
         scores=scores[drawn],
         propensities=propensities,
-        reasons=[reason(candidates.ranks[row]) for row in drawn],
-        sample=[candidates.items[row] for row in sample],
+        reasons=[reason(ranks[place]) for place in drawn],
+        sample=[items[place] for place in sample],
         features=values[np.concatenate([drawn, sample]).astype(np.intp)],
-        candidates=[candidates.items[row] for row in first],
-        ranks=candidates.ranks[first],
-        seen=profile.n if profile else 0,
+        candidates=[items[place] for place in first],
+        ranks=ranks[first],
+        seen=past.n if past else 0,
     )
 
 
-def _without(had: Collection[str], unavailable: Collection[str], entries: Scored, k: int) -> Scored:
-    """`_first` where two sets say it all, at a tenth of the price."""
-    return list(islice((entry for entry in entries if entry[0] not in had and entry[0] not in unavailable), k))
+def union(lists: Sequence[Sequence[Key]]) -> tuple[list[Key], npt.NDArray[np.uint8]]:
+    """Join one best-first list per source, in the order of `SOURCES`: every candidate once, and uint8[n, sources] ranks from 0.
+
+    `ABSENT` where a source did not name the candidate.
+    """
+    place: dict[Key, int] = {}
+    for keys in lists:
+        for key in keys:
+            place.setdefault(key, len(place))
+    ranks = np.full((len(place), len(SOURCES)), ABSENT, np.uint8)
+    for source, keys in enumerate(lists):
+        if keys:
+            ranks[[place[key] for key in keys], source] = np.minimum(np.arange(len(keys)), ABSENT - 1)
+    return list(place), ranks
 
 
-def _first(entries: Scored, k: int, wanted: Callable[[str], bool]) -> Scored:
-    out: Scored = []
-    for entry in entries:
-        if wanted(entry[0]):
-            out.append(entry)
-            if len(out) == k:
-                break
-    return out
+def _everything(view: View, shared: Shared) -> list[Key]:
+    """Every item there is, most often chosen first; then those that nobody chose yet."""
+    row, ever = view.online.items.row, shared.scores[:, -1]
+    everything: list[Key] = np.argsort(-ever, kind="stable").tolist()
+    for item in (*view.catalogue.announced, *view.fallback):  # one that came since the last refresh has a row, but no score yet
+        key = row.get(item, item)
+        if isinstance(key, str) or key >= len(ever):
+            everything.append(key)
+    return list(dict.fromkeys(everything))
 
 
-def _top_up(taken: list[Scored], view: View, shared: Shared, k: int, wanted: Callable[[str], bool], open_to: Callable[[str], bool]) -> None:
-    """Where the sources name fewer than k items: popular ones down to the last; were there none, what the user has had."""
-    named = {item for entries in taken for item, _ in entries}
-    if len(named) >= k:
-        return
-    names, ever = view.online.items.names, shared.scores[:, -1]
-    everything = [(names[row], float(ever[row])) for row in np.argsort(-ever, kind="stable") if names[row]]
-    row = view.online.items.row  # an item that came since the last refresh has a row, but no score yet
-    everything += [(item, 0.0) for item in (*view.catalogue.announced, *view.fallback) if row.get(item, len(ever)) >= len(ever)]
-    for fits in (wanted, open_to):
-        if fits is open_to and named:
-            break
-        more = _first([entry for entry in everything if entry[0] not in named], k - len(named), fits)
-        taken[POPULAR[-1]] = [*taken[POPULAR[-1]], *more]
-        named.update(item for item, _ in more)
-
-
-def _filled(candidates: Candidates, order: Sequence[int]) -> npt.NDArray[np.float32]:
+def _filled(ranks: npt.NDArray[np.uint8], order: Sequence[int]) -> npt.NDArray[np.float32]:
     """Scores that put the first source's list first, then what the second adds, and so on: -0, -1, -2, …"""
-    n = len(candidates.items)
-    keys = [candidates.ranks[:, source] for source in order]
+    n = len(ranks)
+    keys = [ranks[:, source] for source in order]
     lead = np.argmax(np.stack([k != ABSENT for k in keys]), axis=0)  # first source in the order that names the item
     rank = np.stack(keys)[lead, np.arange(n)]
     place = np.empty(n, np.float32)

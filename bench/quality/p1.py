@@ -124,6 +124,7 @@ def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, al
         "over_best_source": [best_source, *interval(hit["product"] - hit[best_source], of, seed)],
         "over_frozen": interval(hit["product"] - hit["frozen"], of, seed),
         "sources": sources,
+        "ranker": metrics(table["ranker"]),
         "ceiling": round(union / max(len(users), 1), 4),
         "leads": SOURCES[product.view.shared.order[0]],
         "hides_what_was_had": product.view.shared.once,

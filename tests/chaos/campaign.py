@@ -4,7 +4,8 @@
     python -m tests.chaos.campaign --seed 1 --part 0  # one part again, the same faults
 
 A part has its own broker, ledger and verdict. Faults come one after the other, as soon as the last one is recovered from; one in
-five does not wait. Exit code 0: nothing lost, doubled or out of order, the committed state equal to the replay's, hash for hash.
+five does not wait, and the time to recover from it together with its successor counts as `overlapping`. Exit code 0: nothing lost,
+doubled or out of order, the committed state equal to the replay's, hash for hash.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def run(faults: list[Fault], seed: int, events: int, events_s: float, folder: Pa
     cluster = prepare(folder, workers=2)
     effects = Effects(cluster.kafka)
     ledger = Ledger(cluster.kafka, seed, events_s)
-    recoveries: dict[str, list[float]] = {"worker": [], "broker": [], "network": []}
+    recoveries: dict[str, list[float]] = {"worker": [], "broker": [], "network": [], "overlapping": []}
+    recovered = True
     try:
         wait(lambda: all(effects.next.values()), 30)
         for number, fault in enumerate(faults, 1):
@@ -76,7 +78,8 @@ def run(faults: list[Fault], seed: int, events: int, events_s: float, folder: Pa
             kind, moment = _strike(cluster, fault.kind, name)
             if fault.waits or fault.kind == "broker":
                 took = effects.after(moment, RECOVERY_S)
-                recoveries[kind].append(took)
+                recoveries[kind if recovered else "overlapping"].append(took)
+            recovered = fault.waits or fault.kind == "broker"
             if fault.kind == "pause":
                 time.sleep(max(0.0, moment + PAUSE_S - time.monotonic()))
                 cluster.signal(name, signal.SIGCONT)

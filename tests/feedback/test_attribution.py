@@ -125,6 +125,7 @@ def test_a_slate_of_one_or_of_values_that_are_no_numbers_teaches_nothing() -> No
     values = np.ones((5, FEATURES))
     values[4, 1] = np.nan
     assert list(slate(waiting(values=values).logged(), "a", FEATURES)) == []
+    assert list(slate(waiting().logged(), "a", FEATURES + 1)) == [], "a server of another version has other features"
 
 
 def test_an_answer_without_a_sample_is_learned_from_what_it_showed() -> None:

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners import occurrences, popularity, profiles
+from learners import neighbours, occurrences, popularity, profiles
 from learners.online import Online
 
 Choice = tuple[str, str, float]
@@ -113,7 +113,8 @@ def test_partitions_of_occurrences_rank_as_one() -> None:
     rng = Random(3)
     alone, merged = split([(f"u{rng.randrange(40)}", f"i{rng.randrange(20)}", 0.0) for _ in range(300)])
     for recent in (["i1"], ["i2", "i3", "i4"], [f"i{n}" for n in range(12)]):
-        for ours, theirs in zip(merged.near("v", recent, 20)[:2], alone.near("v", recent, 20)[:2], strict=True):
+        lists = [o.occurrences.rank("v", recent, o.profiles, o.popularity, 20) for o in (merged, alone)]
+        for ours, theirs in zip(*lists, strict=True):
             assert dict(ours) == pytest.approx(dict(theirs))
             assert np.allclose([s for _, s in ours], [s for _, s in theirs])
 
@@ -123,5 +124,5 @@ def test_partitions_have_their_users_and_their_neighbours() -> None:
     alone, merged = split(choices)
     for user in {user for user, _, _ in choices}:
         assert merged.profiles.get(user) == alone.profiles.get(user)
-    votes = merged.near("nobody", ["i1", "i2"], 9)[2]
+    votes = neighbours.rank("nobody", ["i1", "i2"], merged.occurrences, merged.profiles, 9)
     assert votes and {i for i, _ in votes} <= items(choices) - {"i1", "i2"}

@@ -4,10 +4,18 @@ from random import Random
 
 import pytest
 
+from learners import neighbours
 from learners.occurrences import ENTRY
 from learners.online import ITEM, Memory, Online
 
 Records = dict[bytes, bytes]
+
+
+def near(online: Online, recent: list[str]) -> tuple[set[str], ...]:
+    """Items that are named after and around a history, and by its session neighbours."""
+    after, around = online.occurrences.rank("v", recent, online.profiles, online.popularity, 9)
+    found = after, around, neighbours.rank("v", recent, online.occurrences, online.profiles, 9)
+    return tuple({item for item, _ in entries} for entries in found)
 
 
 def keep(online: Online, records: Records) -> set[str]:
@@ -52,7 +60,7 @@ def test_a_late_choice_counts_and_pairs_with_nothing() -> None:
     online.changes()
     assert online.learn_one("u", "b", 1e9 - 1e5) == (1, False, False)
     assert {key.decode() for key in online.changes()} == {"u·u", "i·b"}
-    assert online.near("v", ["a"], 5) == ([], [], [])
+    assert near(online, ["a"]) == (set(), set(), set())
 
 
 def test_all_records_of_the_state_topic_make_an_equal_state_that_learns_on_equally() -> None:
@@ -147,7 +155,7 @@ def test_a_replica_forgets_an_item_when_the_last_partition_has() -> None:
     merged.load(1, ITEM + b"x", None)
     merged.load(1, ITEM + b"never-there", None)
     assert "x" not in merged.items.row and merged.popularity.rank(4, 9) == ["only0", "only1"]
-    assert merged.near("v", ["only0"], 9) == ([], [], [])
+    assert near(merged, ["only0"]) == (set(), set(), set())
     assert merged.profiles.recent("u") == ["only0"]
 
 

@@ -118,7 +118,7 @@ def test_a_tombstone_forgets_the_user() -> None:
     assert (of.get("u"), of.dump("u"), of.recent("u"), of.after("u", 0), of.number("u"), of.seen("u"), len(of)) == (
         None, None, [], None, None, 0, 0,
     )  # fmt: skip
-    assert of.last_rows([(0, 0)], 5)[0].tolist() == []
+    assert of.last_rows([(0, 0)], 5).tolist() == []
     of.load(0, "u", None)
 
 
@@ -131,8 +131,12 @@ def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
         items.place(1, n, f"i{n}")
     both.load(1, "u", record)
     assert both.number("u") == (1, 0)
-    rows, sizes = both.last_rows([(0, 0), (1, 0), (1, 7)], 2)
-    assert ([items.names[row] for row in rows], sizes) == (["i1", "i2"], [0, 2, 0])
+    rows = both.last_rows([(0, 0), (1, 0), (1, 7)], 2)
+    assert [items.names[row] for row in rows] == ["i1", "i2"]
+    past = both.past("u")
+    assert past is not None and (past.place, past.n) == ((1, 0), 3)
+    assert [items.names[row] for row in past.recent] == [items.names[row] for row in past.had] == ["i0", "i1", "i2"]
+    assert both.past("nobody") is None
     assert both.recent("u") == ["i0", "i1", "i2"]
 
 

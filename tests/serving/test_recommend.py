@@ -191,7 +191,8 @@ def test_the_leading_source_fills_first_then_the_next(views: dict[bool, View]) -
     sums[0], sums[COVISITED] = 90.0, 80.0
     view.guards[0] = Guard(sums, 100.0)
     view.refresh()
-    covisited = [i for i, _ in view.online.near("u1", view.online.profiles.recent("u1"), 80)[1]]
+    online = view.online
+    covisited = [i for i, _ in online.occurrences.rank("u1", online.profiles.recent("u1"), online.profiles, online.popularity, 80)[1]]
     deep = [(item, 1.0) for item in ("i59", "i58", "i57")]
     made = asked(view, Ask("u1", k=8), deep)
     assert made.items == (["i59", "i58", "i57"] + [i for i in covisited if i not in ("i57", "i58", "i59")])[:8]
@@ -260,6 +261,8 @@ def test_values_are_what_the_state_says() -> None:
     for item, value in zip(made.items, made.features.astype(float), strict=True):
         row = view.online.items.row[item]
         assert value[column["own"]] == pytest.approx(np.log1p(recent.count(item)), abs=1e-3)
+        assert value[column["own_last"]] == pytest.approx(1 / (1 + recent[::-1].index(item)) if item in recent else 0.0, abs=1e-3)
+        assert value[column["idle"]] == pytest.approx(np.log1p(popular.idle()[row]) / 10, abs=1e-3)
         assert value[column["freshness"]] == pytest.approx(1 / (1 + (view.watermark - first[row]) / 86_400), abs=1e-3)
         share = scores[row] / scores.max(0)
         wanted = np.log1p(100 * share) / np.log(101)

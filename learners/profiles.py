@@ -7,7 +7,6 @@ decoded to start, or encoded to be written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
@@ -24,23 +23,17 @@ HEAD = Struct("<IQIdH")  # the user's number, clock of the last event, choices e
 _COUNTS, _N, _SIZE = Struct("<I8xH"), 12, slice(24, 26)  # of the bytes above: choices ever and items, from there; items
 
 
-@dataclass(frozen=True)
-class Profile:
-    """`recent` item names, oldest first; `n` of all that entered it; `had` all that is remembered; `last` in Unix s."""
+class Profile(NamedTuple):
+    """A user's `place` (partition, number), and rows of items, -1 for evicted ones: `recent` oldest first, `had` all that is remembered.
 
-    recent: list[str]
-    n: int
-    had: frozenset[str]
-    last: float
-
-
-class Past(NamedTuple):
-    """A profile in rows: `recent` oldest first, `had` all that is remembered, -1 for evicted items; `place` (partition, number)."""
+    `n`: choices that ever entered the sequence; `last`: time of the last of them, Unix s.
+    """
 
     place: tuple[int, int]
     recent: npt.NDArray[np.int32]
     had: npt.NDArray[np.int32]
     n: int
+    last: float
 
 
 class Profiles:
@@ -52,7 +45,7 @@ class Profiles:
     >>> users, tea = Profiles(items), items.number[items.learn("tea")]
     >>> users.learn_one("u", tea, 0.0, clock=1), users.learn_one("u", tea, 1.0, clock=2)
     ((0, 0, True, False), (0, 1, True, True))
-    >>> users.get("u").recent, users.get("u").n
+    >>> users.recent("u"), users.get("u").n
     (['tea', 'tea'], 2)
     """
 
@@ -108,24 +101,9 @@ class Profiles:
         if place is None:
             return None
         partition, record = place
-        _, _, n, last, _ = HEAD.unpack_from(record)
-        had = frozenset(self._names(partition, record, HEAD.size, (len(record) - HEAD.size) // MARK))
-        return Profile(self._recent(partition, record), n, had, last)
-
-    def past(self, user: str) -> Past | None:
-        """What `get` says, in rows."""
-        place = self._found(user)
-        if place is None:
-            return None
-        partition, record = place
-        number, _, n, _, size = HEAD.unpack_from(record)
+        number, _, n, last, size = HEAD.unpack_from(record)
         rows = self.items.rows(partition, np.frombuffer(record, "<u4", offset=HEAD.size))
-        return Past((partition, number), rows[max(size - RECENT, 0) : size], rows, n)
-
-    def _recent(self, partition: int, record: bytes) -> list[str]:
-        size = int.from_bytes(record[_SIZE], "little")
-        taken = min(size, RECENT)
-        return self._names(partition, record, HEAD.size + MARK * (size - taken), taken)
+        return Profile((partition, number), rows[max(size - RECENT, 0) : size], rows, n, last)
 
     def number(self, user: str) -> tuple[int, int] | None:
         """(the user's partition, and number in it)."""
@@ -139,8 +117,8 @@ class Profiles:
 
     def recent(self, user: str) -> list[str]:
         """The user's last items, oldest first."""
-        place = self._found(user)
-        return self._recent(*place) if place else []
+        profile = self.get(user)
+        return [self.items.names[row] for row in profile.recent.tolist() if row >= 0] if profile else []
 
     def around(self, partition: int, places: Sequence[Sequence[int]], reach: int) -> npt.NDArray[np.uint32]:
         """uint32[n, 2 * reach + 1]: numbers of the items that users chose around a choice of theirs, which is in the middle.

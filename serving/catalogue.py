@@ -29,6 +29,8 @@ class Catalogue:
     def _recategorise(self, item: str, categories: frozenset[str]) -> None:
         for category in self.categories.get(item, frozenset()) - categories:
             self._in[category].discard(item)
+            if not self._in[category]:
+                del self._in[category]
         for category in categories:
             self._in.setdefault(category, set()).add(item)
         self.categories[item] = categories

@@ -170,7 +170,7 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
     online, shared = view.online, view.shared
     names, row = online.items.names, online.items.row
     n = len(names)  # other threads may add items: these are the ones that this answer knows
-    past = online.profiles.past(ask.user) if ask.user else None
+    past = online.profiles.get(ask.user) if ask.user else None
     session = [row.get(item, -1) for item in ask.recent]
     recent = np.array(session, np.int32) if ask.recent else past.recent if past else np.empty(0, np.int32)
     open_to = view.open_to(ask, n)

@@ -98,6 +98,12 @@ def split(choices: list[Choice]) -> tuple[Online, Online]:
     return feed(Online(), choices), merged
 
 
+def had(online: Online, user: str) -> tuple[set[str], int, float]:
+    profile = online.profiles.get(user)
+    assert profile is not None
+    return {online.items.names[row] for row in profile.had}, profile.n, profile.last
+
+
 def test_partitions_of_popularity_rank_as_their_counts_add() -> None:
     choices = stream(600)
     alone, merged = split(choices)
@@ -123,6 +129,7 @@ def test_partitions_have_their_users_and_their_neighbours() -> None:
     choices = stream(300)
     alone, merged = split(choices)
     for user in {user for user, _, _ in choices}:
-        assert merged.profiles.get(user) == alone.profiles.get(user)
+        assert merged.profiles.recent(user) == alone.profiles.recent(user)
+        assert had(merged, user) == had(alone, user)
     votes = neighbours.rank("nobody", ["i1", "i2"], merged.occurrences, merged.profiles, 9)
     assert votes and {i for i, _ in votes} <= items(choices) - {"i1", "i2"}

@@ -1,12 +1,23 @@
 """Profiles: the sequence, late events, repeats, what is remembered as had, the first choice after those that were seen."""
 
+from typing import NamedTuple
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.items import Items
-from learners.profiles import HEAD, KEPT, LATE, RECENT, SESSION_GAP, Profile, Profiles
+from learners.profiles import HEAD, KEPT, LATE, RECENT, SESSION_GAP, Profiles
 
 NOW = 1.7e9
+
+
+class Named(NamedTuple):
+    """A profile in names."""
+
+    recent: list[str]
+    n: int
+    had: set[str]
+    last: float
 
 
 class Users:
@@ -22,10 +33,11 @@ class Users:
         _, _, entered, repeat = self.of.learn_one(user, self.items.number[self.items.learn(item)], at, self.clock)
         return entered, repeat
 
-    def get(self, user: str) -> Profile:
-        profile = self.of.get(user)
+    def get(self, user: str) -> Named:
+        profile, names = self.of.get(user), self.items.names
         assert profile is not None
-        return profile
+        had = {names[row] for row in profile.had if row >= 0}
+        return Named(self.of.recent(user), profile.n, had, profile.last)
 
 
 def learned(n: int) -> Users:
@@ -40,7 +52,7 @@ def test_an_event_late_by_more_than_a_session_counts_as_had_and_leaves_the_seque
     users.learn("u", "a", NOW)
     assert users.learn("u", "late", NOW - SESSION_GAP - 1) == (False, False)
     assert users.learn("u", "late", NOW - SESSION_GAP - 1) == (False, True)
-    assert users.get("u") == Profile(["a"], 1, frozenset({"a", "late"}), NOW)
+    assert users.get("u") == Named(["a"], 1, {"a", "late"}, NOW)
 
 
 def test_an_event_late_within_a_session_enters_the_sequence_and_time_does_not_run_back() -> None:
@@ -133,10 +145,10 @@ def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
     assert both.number("u") == (1, 0)
     rows = both.last_rows([(0, 0), (1, 0), (1, 7)], 2)
     assert [items.names[row] for row in rows] == ["i1", "i2"]
-    past = both.past("u")
+    past = both.get("u")
     assert past is not None and (past.place, past.n) == ((1, 0), 3)
     assert [items.names[row] for row in past.recent] == [items.names[row] for row in past.had] == ["i0", "i1", "i2"]
-    assert both.past("nobody") is None
+    assert both.get("nobody") is None
     assert both.recent("u") == ["i0", "i1", "i2"]
 
 

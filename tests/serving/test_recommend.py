@@ -46,7 +46,7 @@ def asked(view: View, ask: Ask, deep: list[tuple[str, float]] | None = None, tem
 
 def had(view: View, user: str) -> set[str]:
     profile = view.online.profiles.get(user)
-    return set(profile.had) if profile else set()
+    return {view.online.items.names[row] for row in profile.had} if profile else set()
 
 
 asks = st.builds(

@@ -55,3 +55,25 @@ def paired(candidate: npt.NDArray[np.float64], other: npt.NDArray[np.float64], z
     mean = float(d.mean()) if n else 0.0
     error = float(d.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
     return Difference(n, mean, mean - z * error, mean + z * error)
+
+
+def metrics(ranks: npt.NDArray[np.int64]) -> dict[str, float]:
+    """HR@10, NDCG@10, MRR@10 and HR@20 of questions with one right item each; `ranks` int64[n] from 0."""
+    hit = ranks < 10
+    return {
+        "hr10": round(float(hit.mean()), 4),
+        "ndcg10": round(float(ndcg(ranks).mean()), 4),
+        "mrr10": round(float(np.where(hit, 1 / (np.minimum(ranks, 10) + 1.0), 0).mean()), 4),
+        "hr20": round(float((ranks < 20).mean()), 4),
+    }
+
+
+def interval(values: npt.NDArray[np.float64], users: npt.NDArray[np.generic], seed: int, rounds: int = 1000) -> list[float]:
+    """95 % bootstrap interval of the mean of `values`; what is drawn are whole users, as their questions are alike."""
+    rng, (_, of) = np.random.default_rng(seed), np.unique(users, return_inverse=True)
+    sums, counts = np.bincount(of, values), np.bincount(of)
+    means = np.empty(rounds)
+    for n in range(rounds):
+        drawn = np.bincount(rng.integers(0, len(sums), len(sums)), minlength=len(sums))
+        means[n] = (drawn @ sums) / (drawn @ counts)
+    return [round(float(q), 4) for q in np.quantile(means, [0.025, 0.975])]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
-from learners.histories import Windows
+from learners.histories import LENGTH, Windows
 from learners.sequence import SequenceModel, grown
 from learners.training import Training
 
@@ -44,8 +44,12 @@ def fit(
     warm: bool,
     progress: Callable[[int, int], None],
     clock: Callable[[], float] = time.monotonic,
+    checkpoint: Path | None = None,
 ) -> Fit:
-    """Train in place. `warm`: a fine-tune, with its own epochs and learning rate. Raises `Diverged`."""
+    """Train in place. `warm`: a fine-tune, with its own epochs and learning rate. Raises `Diverged`.
+
+    `checkpoint`: a file that all there is to know is written to after each epoch, and that a training which was cut off goes on from.
+    """
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     where = device()
@@ -58,11 +62,19 @@ def fit(
     planned, began = epochs * batches, clock()
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=planned + 1, pct_start=0.1)
     losses: list[float] = []
-    for _ in range(epochs):
+    if checkpoint is not None and checkpoint.exists():
+        kept = torch.load(checkpoint, map_location=where, weights_only=True)
+        for load, state in zip((model.load_state_dict, optimiser.load_state_dict, schedule.load_state_dict), kept["parts"], strict=True):
+            load(state)
+        losses = kept["losses"]
+        generator.set_state(kept["drawn"].cpu())
+        torch.set_rng_state(kept["dropped"].cpu())
+    for _ in range(len(losses) // batches, epochs):
         order = torch.randperm(len(windows.items), generator=generator).to(where)
         for start in range(0, len(order), config.batch):
             rows = order[start : start + config.batch]
-            loss = model.loss(items[rows], targets[rows], weights[rows], generator)
+            with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
+                loss = model.loss(items[rows], targets[rows], weights[rows], generator)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call] # torch
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -76,6 +88,11 @@ def fit(
                 break
         if clock() - began > config.budget_s:
             break
+        if checkpoint is not None:
+            parts = [part.state_dict() for part in (model, optimiser, schedule)]
+            kept = {"parts": parts, "losses": losses, "drawn": generator.get_state(), "dropped": torch.get_rng_state()}
+            torch.save(kept, checkpoint.with_suffix(".new"))
+            checkpoint.with_suffix(".new").replace(checkpoint)
     model.cpu().eval()
     tenth = max(1, len(losses) // 10)
     return Fit(len(losses), planned, float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:])), clock() - began)
@@ -100,16 +117,16 @@ def save(model: SequenceModel, file: Path) -> None:
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, file)
 
 
-def fresh(items: int, config: Training) -> SequenceModel:
+def fresh(items: int, config: Training, length: int = LENGTH) -> SequenceModel:
     """A new model, drawn from the configured seed."""
     torch.manual_seed(config.seed)
-    return SequenceModel(items, config)
+    return SequenceModel(items, config, length)
 
 
 def load(file: Path, items: int, config: Training) -> SequenceModel:
     """The model of `file`, with room for `items` items, new ones drawn from the configured seed: a warm start."""
     torch.manual_seed(config.seed)
     state = load_file(file)
-    model = SequenceModel(len(state["table.weight"]) - 1, config)
+    model = SequenceModel(len(state["table.weight"]) - 1, config, len(state["positions"]))
     model.load_state_dict(state)
     return grown(model, items, config)

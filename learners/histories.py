@@ -68,8 +68,8 @@ def split(events: Sequence[Event], config: Training, change_point: dict[str, int
 ENOUGH = 1_000  # events after the change point that a fine-tune needs to stay behind it
 
 
-def training_windows(part: Split, row: dict[str, int], replay: int, rng: np.random.Generator) -> Windows:
-    """Windows whose targets lie in `part.train`, and older ones with about `replay` targets (the last
+def training_windows(part: Split, row: dict[str, int], replay: int, rng: np.random.Generator, length: int = LENGTH) -> Windows:
+    """Windows of `length` whose targets lie in `part.train`, and older ones with about `replay` targets (the last
     window is taken whole), so that it does not forget."""
     sequences: dict[str, list[tuple[int, bool]]] = {}
     for fresh, events in ((False, part.before), (True, part.train)):
@@ -78,8 +78,8 @@ def training_windows(part: Split, row: dict[str, int], replay: int, rng: np.rand
     new: list[list[tuple[int, bool]]] = []
     old: list[list[tuple[int, bool]]] = []
     for sequence in sequences.values():
-        for end in range(len(sequence), 1, -LENGTH):
-            window = sequence[max(0, end - LENGTH - 1) : end]
+        for end in range(len(sequence), 1, -length):
+            window = sequence[max(0, end - length - 1) : end]
             (new if any(fresh for _, fresh in window[1:]) else old).append(window)
     left = replay
     for place in rng.permutation(len(old)):
@@ -88,14 +88,14 @@ def training_windows(part: Split, row: dict[str, int], replay: int, rng: np.rand
         new.append([(item, True) for item, _ in old[place]])
         left -= len(old[place]) - 1
     n = len(new)
-    items, targets = np.zeros((n, LENGTH), np.int64), np.zeros((n, LENGTH), np.int64)
-    weights = np.zeros((n, LENGTH), np.float32)
+    items, targets = np.zeros((n, length), np.int64), np.zeros((n, length), np.int64)
+    weights = np.zeros((n, length), np.float32)
     for i, window in enumerate(new):
         rows = [item for item, _ in window]
         size = len(window) - 1
-        items[i, LENGTH - size :] = rows[:-1]
-        targets[i, LENGTH - size :] = rows[1:]
-        weights[i, LENGTH - size :] = [fresh for _, fresh in window[1:]]
+        items[i, length - size :] = rows[:-1]
+        targets[i, length - size :] = rows[1:]
+        weights[i, length - size :] = [fresh for _, fresh in window[1:]]
     return Windows(items, targets, weights)
 
 

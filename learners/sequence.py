@@ -41,12 +41,12 @@ class Block(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """`items` in the vocabulary; row 0 of the table is padding, item i has row i + 1."""
+    """`items` in the vocabulary; row 0 of the table is padding, item i has row i + 1. It reads histories of `length`."""
 
-    def __init__(self, items: int, config: Training) -> None:
+    def __init__(self, items: int, config: Training, length: int = LENGTH) -> None:
         super().__init__()
         self.table = nn.Embedding(items + 1, config.dim, padding_idx=0)
-        self.positions = nn.Parameter(torch.zeros(LENGTH, config.dim))
+        self.positions = nn.Parameter(torch.zeros(length, config.dim))
         self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.dropout) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
@@ -55,7 +55,7 @@ class SequenceModel(nn.Module):
         with torch.no_grad():
             self.table.weight[0] = 0
         self.causal: Tensor
-        self.register_buffer("causal", torch.full((LENGTH, LENGTH), -1e9).triu(1), persistent=False)
+        self.register_buffer("causal", torch.full((length, length), -1e9).triu(1), persistent=False)
 
     def states(self, items: Tensor) -> Tensor:
         """int64 (B, LENGTH) -> float (B, LENGTH, dim): what the history up to each position says of the next item."""
@@ -94,7 +94,7 @@ class SequenceModel(nn.Module):
 
 def grown(model: SequenceModel, items: int, config: Training) -> SequenceModel:
     """A copy of the model with room for `items` items: rows of the known ones are kept, new ones start small."""
-    larger = SequenceModel(items, config)
+    larger = SequenceModel(items, config, len(model.positions))
     state = model.state_dict()
     table = larger.table.weight.detach().clone()
     table[: len(state["table.weight"])] = state["table.weight"].cpu()

@@ -30,8 +30,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-async def read(kafka: Kafka, place: tuple[str, int, int], turn: asyncio.Lock, take: Callable[[list[Message]], None]) -> int:
-    """Hand what (topic, partition) holds from an offset on (or from the first that is there) to `take`; returns where it ends.
+async def read(kafka: Kafka, place: tuple[str, int, int], turn: asyncio.Lock, take: Callable[[list[Message]], None]) -> tuple[int, int]:
+    """Hand what (topic, partition) holds from an offset on (or from the first that is there) to `take`.
+
+    Returns where it ends, and where the log does: further, where a transaction is open or hangs.
 
     One reader has the `turn`, so that the first of several states is back after its share of the time; one that is given
     nothing for a second passes it on. Raises aiokafka's errors, as the other clients of a worker do; a topic that is not there,
@@ -58,7 +60,7 @@ async def read(kafka: Kafka, place: tuple[str, int, int], turn: asyncio.Lock, ta
                         elif error is not None:
                             _refuse(error)
                     await asyncio.sleep(0 if good else 0.002)
-        return end
+        return end, reader.get_watermark_offsets(TopicPartition(*place[:2]), cached=True)[1]
     except KafkaException as error:
         _refuse(error.args[0])
         raise KafkaConnectionError(str(error)) from error

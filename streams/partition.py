@@ -69,36 +69,41 @@ class Partition:
         )
         await self._producer.start()
         failpoint("open.fenced")
-        end = await self._read()
+        end, high = await self._read()
         failpoint("open.read")
-        while (ours := await asyncio.wait_for(self._barrier(end), COMMIT_S)) > end:
+        while (ours := await asyncio.wait_for(self._barrier(end, high), COMMIT_S)) > end:
             while end <= ours:  # what hung is aborted; if it hid something, that is read now
-                end = await self._read()
+                end, high = await self._read()
 
-    async def _read(self) -> int:
-        """Take over what is committed and was not read yet; returns the offset at which it ends."""
+    async def _read(self) -> tuple[int, int]:
+        """Take over what is committed and was not read yet; returns the offset at which it ends, and the log's end."""
         return await compacted.read(self._kafka, (self._log.topic, self._log.partition, self._read_to), self._turn, self._take)
 
-    async def _barrier(self, end: int) -> int:
+    async def _barrier(self, end: int, high: int) -> int:
         """Append a record in a transaction that is aborted; returns its offset, which is `end` where all was read.
 
         Else something of ours hangs before it: a decided transaction whose markers the coordinator left out, because it found the
         partition without a leader (Kafka 4.x while a broker starts). Our next commit would let it through in every topic, beside
-        what we fold again; so it is aborted, in every topic.
+        what we fold again; so it is aborted, in every topic. In the outputs first: what hangs in the state is the only trace of it.
         """
-        producer = self._producer
+        producer, hangs = self._producer, high > end
         assert producer is not None
         await producer.begin_transaction()
+        if hangs:
+            await self._mark_outputs(producer)
         failpoint("open.barrier")
         first = await (await producer.send(self._log.topic, partition=self._log.partition, key=b"barrier", value=b""))
-        if first.offset > end:
-            for topic in self._outputs:
-                failpoint("open.barrier_outputs")
-                await (await producer.send(self._kafka.prefix + topic, partition=0, key=b"barrier", value=b""))
+        if first.offset > end and not hangs:  # the log's end as it is read may lag behind what is appended
+            await self._mark_outputs(producer)
         failpoint("open.barrier_sent")
         await producer.abort_transaction()
         failpoint("open.barrier_aborted")
         return int(first.offset)
+
+    async def _mark_outputs(self, producer: AIOKafkaProducer) -> None:
+        for topic in self._outputs:
+            failpoint("open.barrier_outputs")
+            await (await producer.send(self._kafka.prefix + topic, partition=0, key=b"barrier", value=b""))
 
     def _take(self, messages: list[Message]) -> None:
         load = self.machine.load

@@ -25,6 +25,7 @@ from bench.quality.baselines import Baselines
 from bench.quality.product import Product
 from infra.bootstrap import DEMO_DATA
 from infra.replay import Row, rows
+from learners.evaluation import interval, metrics
 from learners.popularity import HALF_LIVES
 from serving.features import SOURCES
 from serving.recommend import Ask, answer
@@ -38,25 +39,6 @@ K = 20
 def place(items: list[str], item: str) -> int:
     """Where the item stands, counting from 0; K where it does not."""
     return items.index(item) if item in items[:K] else K
-
-
-def metrics(places: np.ndarray) -> dict[str, float]:
-    hit = places < 10
-    return {
-        "hr10": round(float(hit.mean()), 4),
-        "ndcg10": round(float(np.where(hit, 1 / np.log2(places + 2.0), 0).mean()), 4),
-        "mrr10": round(float(np.where(hit, 1 / (places + 1.0), 0).mean()), 4),
-        "hr20": round(float((places < 20).mean()), 4),
-    }
-
-
-def interval(values: np.ndarray, users: np.ndarray, seed: int, rounds: int = 1000) -> list[float]:
-    """95 % bootstrap interval of the mean of `values`, whole users drawn."""
-    rng, (_, of) = np.random.default_rng(seed), np.unique(users, return_inverse=True)
-    sums, counts = np.bincount(of, values), np.bincount(of)
-    drawn = rng.integers(0, len(sums), (rounds, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    return [round(float(q), 4) for q in np.quantile(means, [0.025, 0.975])]
 
 
 def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, all: None) -> dict[str, Any]:

@@ -126,6 +126,31 @@ def test_a_transaction_that_hangs_is_aborted_before_the_partition_goes_on(kafka:
     assert (committed(kafka, STATE), committed(kafka, OUTPUT)) == ([b"first", b"second"], [b"first", b"second"])
 
 
+def test_what_hangs_is_aborted_also_where_the_first_who_tries_dies_of_it(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(place: str) -> None:
+        if place == "open.barrier_outputs":
+            raise ConnectionError(place)
+
+    async def story() -> None:
+        one = partition(kafka, Numbers())
+        await one.open()
+        await one.commit(1, 0, step(b"first"))
+        await one.close()
+        await hang(kafka, b"hung")
+        with monkeypatch.context() as patched:
+            patched.setattr("streams.partition.failpoint", dies)
+            with pytest.raises(ConnectionError):
+                await (dead := partition(kafka, Numbers())).open()
+            await dead.close()
+        again = partition(kafka, Numbers())
+        await again.open()
+        await again.commit(2, 0, step(b"second"))
+        await again.close()
+
+    asyncio.run(story())
+    assert (committed(kafka, STATE), committed(kafka, OUTPUT)) == ([b"first", b"second"], [b"first", b"second"])
+
+
 def test_a_former_owner_is_fenced_before_it_can_commit(kafka: Kafka) -> None:
     async def story() -> None:
         zombie, owner = partition(kafka, Numbers()), partition(kafka, Numbers())

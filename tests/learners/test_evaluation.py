@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.evaluation import ndcg, paired, ranks
+from learners.evaluation import interval, metrics, ndcg, paired, ranks
 from learners.histories import Questions
 
 LAST = 1 << 40
@@ -113,3 +113,18 @@ def test_a_history_row_beyond_a_models_vocabulary_hides_nothing_of_it() -> None:
     scores = np.array([[0.0, 1.0, 2.0, 3.0]], np.float32)
     assert ranks(lambda items: scores, asked([[7]], [1], once=True)).tolist() == [2]
     assert scores.tolist() == [[0.0, 1.0, 2.0, 3.0]]
+
+
+def test_metrics_are_those_of_their_definitions() -> None:
+    found = metrics(np.array([0, 1, 9, 10, 19, 1 << 40]))
+    assert found["hr10"] == 0.5 and found["hr20"] == round(5 / 6, 4)
+    assert found["ndcg10"] == pytest.approx((1 + 1 / np.log2(3) + 1 / np.log2(11)) / 6, abs=1e-4)
+    assert found["mrr10"] == pytest.approx((1 + 1 / 2 + 1 / 10) / 6, abs=1e-4)
+
+
+def test_an_interval_covers_the_mean_and_is_wider_where_users_differ() -> None:
+    values = np.repeat([0.0, 1.0], 200)
+    low, high = interval(values, np.arange(400), 1)
+    assert low < 0.5 < high and high - low == pytest.approx(2 * 1.96 * 0.5 / 20, abs=0.02)
+    low, high = interval(values, np.repeat(np.arange(8), 50), 1)
+    assert high - low > 0.4

@@ -60,6 +60,26 @@ def test_the_same_seed_and_start_give_the_same_model() -> None:
     assert not equal(one, other)
 
 
+@pytest.mark.parametrize("step", [2, 4, 8])
+def test_a_training_that_was_cut_off_goes_on_from_its_last_epoch_to_the_same_model(tmp_path: Path, step: int) -> None:
+    config, checkpoint = replace(CONFIG, epochs=4, dropout=0.2), tmp_path / "kept.pt"
+    whole, cut = made(config), made(config)
+    wanted = trained(whole, config)
+
+    def stop(done: int, all: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, rings(), config, False, stop, checkpoint=checkpoint)
+    steps: list[int] = []
+    resumed = made(config)
+    found = fit(resumed, rings(), config, False, lambda done, all: steps.append(done), checkpoint=checkpoint)
+    assert steps[0] == (step - 1) // 3 * 3 + 1
+    assert equal(whole, resumed)
+    assert replace(found, seconds=0) == replace(wanted, seconds=0)
+
+
 def test_every_step_is_told_and_a_fine_tune_has_its_own_epochs() -> None:
     told: list[tuple[int, int]] = []
     done = fit(made(), rings(), CONFIG, True, lambda step, steps: told.append((step, steps)))

@@ -41,6 +41,17 @@ class Near(NamedTuple):
     around: Dense
 
 
+class Looked(NamedTuple):
+    """Choices of the items of a history, integers[m] each: the user's number, choices in their sequence before it, which item of the
+    history it is of, the last one 0, and the how manieth choice of that item in the partition, the newest 0.
+    """
+
+    users: npt.NDArray[np.integer]
+    positions: npt.NDArray[np.integer]
+    ages: npt.NDArray[np.integer]
+    nth: npt.NDArray[np.integer]
+
+
 class Occurrences:
     """The last choices of each row of `items`, newest first, `partitions` of them side by side; `shards` as in `Popularity`.
 
@@ -93,43 +104,35 @@ class Occurrences:
         """Take dumped entries over; None forgets them."""
         self._at(partition, row)[row] = value or b""
 
-    def users(self, partition: int, row: int, k: int) -> npt.NDArray[np.uint32]:
-        """Numbers of the users of the item's last `k` choices in that partition, newest first."""
-        of = self._of[partition]
-        return np.frombuffer(of[row][: ENTRY.size * k] if 0 <= row < len(of) else b"", "<u4")[::2]
+    def looked_up(self, rows: npt.NDArray[np.integer]) -> list[Looked]:
+        """Each partition's choices of the last 10 items of a history in `rows`, oldest first (-1: unknown)."""
+        wanted, partitions, out = rows[: -MATCHED - 1 : -1].tolist(), len(self._of), list[Looked]()
+        for of in self._of:
+            some = [
+                of[row][: ENTRY.size * -(-(NEAR if age < 3 else FAR) // partitions)] if 0 <= row < len(of) else b""
+                for age, row in enumerate(wanted)
+            ]
+            sizes = np.array([len(entries) // ENTRY.size for entries in some], np.intp)
+            places = np.frombuffer(b"".join(some), "<u4").reshape(-1, 2)
+            before = np.repeat(np.cumsum(sizes) - sizes, sizes)
+            out.append(Looked(places[:, 0], places[:, 1], np.repeat(np.arange(len(sizes)), sizes), np.arange(len(places)) - before))
+        return out
 
-    @staticmethod
-    def _looked(partitions: int) -> list[int]:
-        """Bytes of an item's entries that are looked at in one partition, for each item of a history, the last one first."""
-        return [ENTRY.size * -(-(NEAR if age < 3 else FAR) // partitions) for age in range(MATCHED)]
-
-    def scores(
-        self, rows: npt.NDArray[np.integer], own: tuple[int, int] | None, profiles: Profiles, popularity: Popularity, n: int
-    ) -> Near:
-        """What is near a history of items in `rows`, oldest first (-1: unknown); its last 10 count, its last 3 for what came after.
+    def scores(self, looked_up: Sequence[Looked], own: tuple[int, int] | None, profiles: Profiles, popularity: Popularity, n: int) -> Near:
+        """What is near a history; its last 10 items count, its last 3 for what came after.
 
         `own`: (partition, number) of the user: what they chose around these items themselves says nothing new.
         """
-        partitions, wanted = len(self._of), rows[: -MATCHED - 1 : -1].tolist()
-        windows, ages, others = list[npt.NDArray[np.int32]](), list[int](), list[bool]()
-        for partition, of in enumerate(self._of):
-            some = [
-                of[row][:looked_at] if 0 <= row < len(of) else b"" for row, looked_at in zip(wanted, self._looked(partitions), strict=False)
-            ]
-            sizes = [len(entries) // ENTRY.size for entries in some]
-            if not any(sizes):
-                continue
-            places = np.frombuffer(b"".join(some), "<u4").reshape(-1, 2)
-            windows.append(self.items.rows(partition, profiles.around(partition, places.tolist(), REACH)))
-            ages += [age for age, size in enumerate(sizes) for _ in range(size)]
-            mine = own[1] if own is not None and own[0] == partition else -1
-            others += (places[:, 0] != mine).tolist()
-        if not windows:
-            return Near(*np.zeros((4, n)))
+        windows = [profiles.around(p, at.users, at.positions, REACH) for p, at in enumerate(looked_up)]
         around = np.concatenate(windows) + 1  # 0: nothing there
-        age = np.array(ages)
+        if not len(around):
+            return Near(*np.zeros((4, n)))
+        age = np.concatenate([at.ages for at in looked_up])
         found, fades = np.bincount(age, minlength=MATCHED)[age], DECAY**age
-        share, cosine = np.where(age < 3, fades / found, 0.0), np.where(others, fades / np.sqrt(found), 0.0)
+        share, cosine = np.where(age < 3, fades / found, 0.0), fades / np.sqrt(found)
+        if own is not None:
+            mine = sum(len(at.users) for at in looked_up[: own[0]])
+            cosine[mine + np.flatnonzero(looked_up[own[0]].users == own[1])] = 0.0
 
         def counted(places: npt.NDArray[np.int32], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             return np.bincount(places.ravel(), weights.ravel(), n + 1)[1 : n + 1].astype(np.float64, copy=False)
@@ -148,7 +151,7 @@ class Occurrences:
     def rank(self, user: str, recent: Sequence[str], profiles: Profiles, popularity: Popularity, k: int) -> tuple[Scored, Scored]:
         """Best k by what came after the last items of `recent`, and best k by what was chosen around them."""
         names, rows = self.items.names, np.array([self.items.row.get(item, -1) for item in recent], np.int32)
-        near = self.scores(rows, profiles.number(user), profiles, popularity, len(names))
+        near = self.scores(self.looked_up(rows), profiles.number(user), profiles, popularity, len(names))
         after, both = np.flatnonzero(near.after), np.flatnonzero(near.around)
         return best(names, after, near.after[after], k), best(names, both, near.around[both], k)
 

@@ -157,5 +157,6 @@ class Online:
 
         `own`: (partition, number) of the user whose history it is.
         """
-        near = self.occurrences.scores(rows, own, self.profiles, self.popularity, n)
-        return near, neighbours.votes(rows, own, self.occurrences, self.profiles, n)
+        looked_up = self.occurrences.looked_up(rows)
+        near = self.occurrences.scores(looked_up, own, self.profiles, self.popularity, n)
+        return near, neighbours.votes(rows, looked_up, own, self.profiles, n)

@@ -6,7 +6,6 @@ decoded to start, or encoded to be written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -14,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.items import MARK, Items, found
+from learners.sequences import Sequences
 
 RECENT = 50  # the sequence model's window
 KEPT = 512  # choices that are remembered; an item older than those may come back
 LATE = 64  # items of late events that are remembered as had
 SESSION_GAP = 1800.0  # s without an event end a session
 HEAD = Struct("<IQIdH")  # the user's number, clock of the last event, choices ever in the sequence, their last time, items in it
-_COUNTS, _N, _SIZE = Struct("<I8xH"), 12, slice(24, 26)  # of the bytes above: choices ever and items, from there; items
+
+Column = npt.NDArray[np.integer]
 
 
 class Profile(NamedTuple):
@@ -39,7 +40,7 @@ class Profile(NamedTuple):
 class Profiles:
     """Profiles by user, `partitions` of them side by side; item numbers are those of `items`.
 
-    `serves`: users can be found by their number, too, for 100 bytes each.
+    `serves`: what many users chose can be looked up at once, by their numbers, for as much memory again.
 
     >>> items = Items()
     >>> users, tea = Profiles(items), items.number[items.learn("tea")]
@@ -53,7 +54,7 @@ class Profiles:
         self.items = items
         self.next = 0  # the first partition's next new number
         self._of: list[dict[str, bytes]] = [{} for _ in range(partitions)]
-        self._numbered: list[dict[int, bytes]] | None = [{} for _ in range(partitions)] if serves else None  # the same records
+        self._sequences = Sequences(partitions) if serves else None
 
     def learn_one(self, user: str, item: int, at: float, clock: int) -> tuple[int, int, bool, bool]:
         """Append a choice of the item of that number at event time `at` and partition's `clock`.
@@ -65,7 +66,7 @@ class Profiles:
         record = self._of[0].get(user)
         if record is None:
             number, self.next = self.next, self.next + 1
-            self._keep(user, number, HEAD.pack(number, clock, 1, at, 1) + mark)
+            self._keep(0, user, HEAD.pack(number, clock, 1, at, 1) + mark)
             return number, 0, True, False
         number, _, n, last, size = HEAD.unpack_from(record)
         end = start + MARK * size
@@ -73,17 +74,18 @@ class Profiles:
         late = record[end:]
         if at < last - SESSION_GAP:
             late = late if repeat else (late + mark)[-MARK * LATE :]
-            self._keep(user, number, HEAD.pack(number, clock, n, last, size) + record[start:end] + late)
+            self._keep(0, user, HEAD.pack(number, clock, n, last, size) + record[start:end] + late)
             return number, n, False, repeat
         if size == KEPT:
             start, size = start + MARK, size - 1
-        self._keep(user, number, HEAD.pack(number, clock, n + 1, max(last, at), size + 1) + record[start:end] + mark + late)
+        self._keep(0, user, HEAD.pack(number, clock, n + 1, max(last, at), size + 1) + record[start:end] + mark + late)
         return number, n, True, repeat
 
-    def _keep(self, user: str, number: int, record: bytes) -> None:
-        self._of[0][user] = record
-        if self._numbered is not None:
-            self._numbered[0][number] = record
+    def _keep(self, partition: int, user: str, record: bytes) -> None:
+        self._of[partition][user] = record
+        if self._sequences is not None:
+            number, _, n, _, size = HEAD.unpack_from(record)
+            self._sequences.put(partition, number, n, np.frombuffer(record, "<u4", size, HEAD.size))
 
     def _found(self, user: str) -> tuple[int, bytes] | None:
         for partition, profiles in enumerate(self._of):
@@ -120,41 +122,19 @@ class Profiles:
         profile = self.get(user)
         return [self.items.names[row] for row in profile.recent.tolist() if row >= 0] if profile else []
 
-    def around(self, partition: int, places: Sequence[Sequence[int]], reach: int) -> npt.NDArray[np.uint32]:
-        """uint32[n, 2 * reach + 1]: numbers of the items that users chose around a choice of theirs, which is in the middle.
+    def around(self, partition: int, users: Column, positions: Column, reach: int) -> npt.NDArray[np.int32]:
+        """int32[n, 2 * reach + 1]: rows of the items that users chose around a choice of theirs, which is in the middle.
 
-        `places`: (the user's number in that partition, choices in the sequence before it). 4294967295 where nothing was chosen, or
-        is not remembered.
+        `users`: their numbers in that partition; `positions`: choices in the sequence before it. -1 where nothing was chosen, or is not
+        remembered.
         """
-        assert self._numbered is not None, "made not to serve"
-        find, out, start, width = self._numbered[partition].get, list[bytes](), HEAD.size, MARK * reach
-        pad, blank, unpack = b"\xff" * width, b"\xff" * (2 * width + MARK), _COUNTS.unpack_from
-        for number, position in places:
-            record = find(number)
-            if record is None:
-                out.append(blank)
-                continue
-            n, size = unpack(record, _N)
-            at, end = start + MARK * (size - n + position), start + MARK * size
-            left, right = at - width, at + width + MARK
-            if not start <= at < end:
-                out.append(blank)
-            elif start <= left:  # what was chosen lately stands near the end
-                out.append(record[left:right] if right <= end else record[left:end] + pad[: right - end])
-            else:
-                out.append(pad[: start - left] + (record[start:right] if right <= end else record[start:end] + pad[: right - end]))
-        return np.frombuffer(b"".join(out), "<u4").reshape(-1, 2 * reach + 1)
+        assert self._sequences is not None, "made not to serve"
+        return self.items.rows(partition, self._sequences.around(partition, users, positions, reach))
 
-    def last_rows(self, users: Sequence[tuple[int, int]], k: int) -> npt.NDArray[np.int32]:
-        """Rows of the last `k` items of each of `users` (partition, number; by partition), oldest first, -1 for evicted ones."""
-        assert self._numbered is not None, "made not to serve"
-        taken: list[list[bytes]] = [[] for _ in self._of]
-        for partition, number in users:
-            record = self._numbered[partition].get(number, b"")
-            end = HEAD.size + MARK * int.from_bytes(record[_SIZE], "little") if record else 0
-            taken[partition].append(record[max(end - MARK * k, HEAD.size) : end])
-        rows = [self.items.rows(p, np.frombuffer(b"".join(t), "<u4")) for p, t in enumerate(taken) if t]
-        return np.concatenate(rows) if rows else np.empty(0, np.int32)
+    def last_rows(self, partition: int, users: Column, k: int) -> npt.NDArray[np.int32]:
+        """Rows of the last `k` items of each of `users`, their numbers in that partition, -1 for evicted ones."""
+        assert self._sequences is not None, "made not to serve"
+        return self.items.rows(partition, self._sequences.last(partition, users, k))
 
     def after(self, user: str, seen: int) -> str | None:
         """The user's first choice after the first `seen` ones; None where there is none yet, or it is too long ago."""
@@ -179,14 +159,11 @@ class Profiles:
 
     def load(self, partition: int, user: str, value: bytes | None) -> None:
         """Take a dumped record over; None forgets the user."""
-        if value is not None:
-            self._of[partition][user] = value
-            if self._numbered is not None:
-                self._numbered[partition][HEAD.unpack_from(value)[0]] = value
-            return
         old = self._of[partition].pop(user, None)
-        if old is not None and self._numbered is not None:
-            self._numbered[partition].pop(HEAD.unpack_from(old)[0], None)
+        if old is not None and self._sequences is not None and (value is None or value[:4] != old[:4]):  # who comes back has a new number
+            self._sequences.drop(partition, HEAD.unpack_from(old)[0])
+        if value is not None:
+            self._keep(partition, user, value)
 
     def __len__(self) -> int:
         return sum(len(profiles) for profiles in self._of)

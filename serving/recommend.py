@@ -5,7 +5,6 @@ Time and randomness come in; nothing here knows Kafka, Triton or a clock.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -145,7 +144,7 @@ class View:
         named = {item: (rank, score) for rank, (item, score) in enumerate(deep)}
         items = [names[key] if isinstance(key, int) else key for key in keys]
         places = [named.get(item, (ABSENT, np.nan)) for item in items]
-        since, counts = {r: step for step, r in enumerate(recent.tolist())}, Counter(recent.tolist())
+        own = (rows[:, None] == recent) & known[:, None]  # [candidates, history]
         affinity = np.zeros(len(rows))
         taste = self.catalogue.affinity([names[r] for r in recent[-20:].tolist() if r >= 0])
         if taste:
@@ -159,8 +158,8 @@ class View:
             popularity=of(shared.scores, counted) / shared.top,
             age_days=np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0),
             idle=of(shared.idle, counted, np.inf),
-            own=np.array([counts.get(r, 0) for r in rows.tolist()], np.float64) * known,
-            own_last=np.array([1.0 / (len(recent) - since[r]) if r in since else 0.0 for r in rows.tolist()]) * known,
+            own=own.sum(1, dtype=np.float64),
+            own_last=(own / np.arange(len(recent), 0, -1)).max(1, initial=0.0),
             affinity=affinity,
         )  # fmt: skip
 

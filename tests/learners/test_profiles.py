@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,10 +91,11 @@ def test_an_item_older_than_all_that_is_kept_may_come_back() -> None:
 
 def test_around_a_choice_is_what_stands_beside_it_while_it_is_remembered() -> None:
     users = learned(6)
-    nothing = (1 << 32) - 1
+    nothing = -1
 
     def around(*places: tuple[int, int]) -> list[list[int]]:
-        return users.of.around(0, places, 2).tolist()
+        numbers, positions = np.array(places).T
+        return users.of.around(0, numbers, positions, 2).tolist()
 
     assert around((0, 0), (0, 3), (0, 5)) == [[nothing, nothing, 0, 1, 2], [1, 2, 3, 4, 5], [3, 4, 5, nothing, nothing]]
     assert around((0, 6), (7, 0)) == [[nothing] * 5] * 2
@@ -130,7 +132,7 @@ def test_a_tombstone_forgets_the_user() -> None:
     assert (of.get("u"), of.dump("u"), of.recent("u"), of.after("u", 0), of.number("u"), of.seen("u"), len(of)) == (
         None, None, [], None, None, 0, 0,
     )  # fmt: skip
-    assert of.last_rows([(0, 0)], 5).tolist() == []
+    assert of.last_rows(0, np.array([0]), 5).tolist() == []
     of.load(0, "u", None)
 
 
@@ -143,13 +145,22 @@ def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
         items.place(1, n, f"i{n}")
     both.load(1, "u", record)
     assert both.number("u") == (1, 0)
-    rows = both.last_rows([(0, 0), (1, 0), (1, 7)], 2)
-    assert [items.names[row] for row in rows] == ["i1", "i2"]
+    assert both.last_rows(0, np.array([0]), 2).tolist() == []
+    assert [items.names[row] for row in both.last_rows(1, np.array([0, 7]), 2)] == ["i1", "i2"]
     past = both.get("u")
     assert past is not None and (past.place, past.n) == ((1, 0), 3)
     assert [items.names[row] for row in past.recent] == [items.names[row] for row in past.had] == ["i0", "i1", "i2"]
     assert both.get("nobody") is None
     assert both.recent("u") == ["i0", "i1", "i2"]
+
+
+def test_a_user_who_comes_back_under_another_number_is_found_by_the_new_one_only() -> None:
+    one, again = learned(2), learned(3)
+    record = again.of.dump("u")
+    assert record is not None
+    one.of.load(0, "u", (9).to_bytes(4, "little") + record[4:])
+    assert one.of.last_rows(0, np.array([0]), 5).tolist() == []
+    assert one.of.last_rows(0, np.array([9]), 5).tolist() == [0, 1, -1]
 
 
 def test_two_fresh_profiles_share_nothing() -> None:

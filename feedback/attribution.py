@@ -22,13 +22,14 @@ _NEGATIVE = frozenset({"dislike", "dismiss"})
 
 
 class Logged(msgspec.Struct, array_like=True, frozen=True):
-    """What an answer logged: ids, its features (float16 bytes) and ranks (uint8 bytes), row-major."""
+    """What an answer logged: ids, its features (float16 bytes) and ranks (uint8 bytes), row-major; the ranker's context."""
 
     shown: list[str]
     sample: list[str]
     features: bytes
     candidates: list[str]
     ranks: bytes
+    context: int = 0
 
 
 _unpack = msgspec.msgpack.Decoder(Logged).decode

@@ -58,6 +58,7 @@ def fit(
     optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.98))
     epochs = config.fine_epochs if warm else config.epochs
     items, targets, weights = (torch.from_numpy(a).to(where) for a in (windows.items, windows.targets, windows.weights))
+    lengths = (torch.from_numpy(windows.items) > 0).sum(1)
     batches = max(1, -(-len(windows.items) // config.batch))
     planned, began = epochs * batches, clock()
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=planned + 1, pct_start=0.1)
@@ -70,11 +71,12 @@ def fit(
         generator.set_state(kept["drawn"].cpu())
         torch.set_rng_state(kept["dropped"].cpu())
     for _ in range(len(losses) // batches, epochs):
-        order = torch.randperm(len(windows.items), generator=generator).to(where)
+        order = torch.randperm(len(windows.items), generator=generator)
         for start in range(0, len(order), config.batch):
             rows = order[start : start + config.batch]
+            used = slice(-int(lengths[rows].max()), None)  # of short histories nearly all is padding
             with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
-                loss = model.loss(items[rows], targets[rows], weights[rows], generator)
+                loss = model.loss(items[rows, used], targets[rows, used], weights[rows, used], generator)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call] # torch
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -25,13 +25,14 @@ Column = npt.NDArray[np.integer]
 
 
 class Profile(NamedTuple):
-    """A user's `place` (partition, number), and rows of items, -1 for evicted ones: `recent` oldest first, `had` all that is remembered.
+    """A user's `place` (partition, number), and rows of items, -1 for evicted ones: `chosen` what is remembered of the sequence, oldest
+    first, `had` the late ones, too.
 
     `n`: choices that ever entered the sequence; `last`: time of the last of them, Unix s.
     """
 
     place: tuple[int, int]
-    recent: npt.NDArray[np.int32]
+    chosen: npt.NDArray[np.int32]
     had: npt.NDArray[np.int32]
     n: int
     last: float
@@ -105,7 +106,7 @@ class Profiles:
         partition, record = place
         number, _, n, last, size = HEAD.unpack_from(record)
         rows = self.items.rows(partition, np.frombuffer(record, "<u4", offset=HEAD.size))
-        return Profile((partition, number), rows[max(size - RECENT, 0) : size], rows, n, last)
+        return Profile((partition, number), rows[:size], rows, n, last)
 
     def number(self, user: str) -> tuple[int, int] | None:
         """(the user's partition, and number in it)."""
@@ -120,7 +121,7 @@ class Profiles:
     def recent(self, user: str) -> list[str]:
         """The user's last items, oldest first."""
         profile = self.get(user)
-        return [self.items.names[row] for row in profile.recent.tolist() if row >= 0] if profile else []
+        return [self.items.names[row] for row in profile.chosen[-RECENT:].tolist() if row >= 0] if profile else []
 
     def around(self, partition: int, users: Column, positions: Column, reach: int) -> npt.NDArray[np.int32]:
         """int32[n, 2 * reach + 1]: rows of the items that users chose around a choice of theirs, which is in the middle.

@@ -24,37 +24,41 @@ FADE = 0.005  # of what is known of a feature's variance, at each slate
 class ListwiseRanker:
     """A linear ranker over the features named in `names` (ListNet with one relevant item: Cao et al., ICML 2007).
 
-    >>> ranker = ListwiseRanker(("good", "noise"))
+    Weights that all slates share, and for each of `contexts` situations what is added to them.
+
+    >>> ranker = ListwiseRanker(("good", "noise"), 1)
     >>> rng = Random(7)
     >>> for _ in range(200):
     ...     slate = np.array([[float(row == 0), rng.random()] for row in range(5)])
-    ...     ranker.learn_slate(slate, 0, rng, 1.0)
-    >>> good, noise = ranker.weights()
+    ...     ranker.learn_slate(slate, 0, rng, 1.0, 0)
+    >>> good, noise = ranker.weights().sum(0)
     >>> bool(good > 5 * abs(noise))
     True
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
+    def __init__(self, names: Sequence[str], contexts: int) -> None:
+        self._features = len(names)
+        self._names = [[f"{name}@{context}" for name in names] for context in range(contexts + 1)]  # the shared ones first
         self.load(None)
 
-    def learn_slate(self, slate: npt.NDArray[np.floating], chosen: int, rng: Random, weight: float) -> None:
-        """Learn that row `chosen` of `slate` [items, features] was preferred; `weight` is clipped to `CLIP`."""
+    def learn_slate(self, slate: npt.NDArray[np.floating], chosen: int, rng: Random, weight: float, context: int) -> None:
+        """Learn that row `chosen` of `slate` [items, features] was preferred in that context; `weight` is clipped to `CLIP`."""
         self.slates += 1
         self._variance += max(1 / self.slates, FADE) * (slate.var(0, dtype=np.float64) - self._variance)
         others = [row for row in range(len(slate)) if row != chosen]
         rows = slate[[chosen, *rng.sample(others, min(NEGATIVES, len(others)))]] / deviation(self._variance)
-        scores = rows @ np.array(list(self._scaled.values()))
+        shared, own, scaled = self._names[0], self._names[1 + context], self._scaled
+        scores = rows @ np.array([scaled[a] + scaled[b] for a, b in zip(shared, own, strict=True)])
         shares = np.exp(scores - scores.max())
-        gradient = min(weight, CLIP) * (shares @ rows / shares.sum() - rows[0])
-        self._optimizer.step(self._scaled, dict(zip(self.names, gradient.tolist(), strict=True)))
+        gradient = (min(weight, CLIP) * (shares @ rows / shares.sum() - rows[0])).tolist()
+        self._optimizer.step(scaled, dict(zip((*shared, *own), (*gradient, *gradient), strict=True)))
 
     def _state(self) -> Weights:
-        squares = np.array([self._optimizer.g2[name] for name in self.names])
+        squares = np.array([self._optimizer.g2[name] for name in self._scaled])
         return Weights(self.slates, np.array(list(self._scaled.values())).tobytes(), squares.tobytes(), self._variance.tobytes())
 
     def weights(self) -> npt.NDArray[np.float64]:
-        """float64[features], zeros before the first slate."""
+        """float64[1 + contexts, features], the shared ones first; zeros before the first slate."""
         return self._state().array()
 
     def dump(self) -> bytes:
@@ -63,9 +67,10 @@ class ListwiseRanker:
 
     def load(self, value: bytes | None) -> None:
         """Become what `dump` gave; None: as new."""
-        nothing = bytes(8 * len(self.names))
-        state = Weights.load(value) if value is not None else Weights(0, nothing, nothing, nothing)
+        names, nothing = [name for context in self._names for name in context], bytes(8 * self._features)
+        weights = nothing * len(self._names)
+        state = Weights.load(value) if value is not None else Weights(0, weights, weights, nothing)
         self.slates, self._optimizer = state.slates, optim.AdaGrad(RATE)
-        self._scaled = dict(zip(self.names, np.frombuffer(state.scaled).tolist(), strict=True))
-        self._optimizer.g2.update(zip(self.names, np.frombuffer(state.squares).tolist(), strict=True))
+        self._scaled = dict(zip(names, np.frombuffer(state.scaled).tolist(), strict=True))
+        self._optimizer.g2.update(zip(names, np.frombuffer(state.squares).tolist(), strict=True))
         self._variance = np.frombuffer(state.variance).copy()

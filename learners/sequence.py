@@ -58,9 +58,10 @@ class SequenceModel(nn.Module):
         self.register_buffer("causal", torch.full((length, length), -1e9).triu(1), persistent=False)
 
     def states(self, items: Tensor) -> Tensor:
-        """int64 (B, LENGTH) -> float (B, LENGTH, dim): what the history up to each position says of the next item."""
-        x = self.drop(self.table(items) * self.table.embedding_dim**0.5 + self.positions)
-        mask = self.causal + (items == 0).to(x.dtype)[:, None, None, :] * -1e9  # (B, 1, L, L)
+        """int64 (B, L) -> float (B, L, dim): what the history up to each position says of the next item; L at most the model's length."""
+        length = items.shape[1]
+        x = self.drop(self.table(items) * self.table.embedding_dim**0.5 + self.positions[-length:])
+        mask = self.causal[:length, :length] + (items == 0).to(x.dtype)[:, None, None, :] * -1e9  # (B, 1, L, L)
         for block in self.blocks:
             x = block(x, mask)
         states: Tensor = self.norm(x)
@@ -77,7 +78,7 @@ class SequenceModel(nn.Module):
         return rows, scores
 
     def loss(self, items: Tensor, targets: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
-        """Weighted mean cross-entropy of the next item; `targets` int64 and `weights` float, both (B, LENGTH)."""
+        """Weighted mean cross-entropy of the next item; `targets` int64 and `weights` float, both (B, L)."""
         counted = weights > 0
         states, wanted, weight = self.states(items)[counted], targets[counted], weights[counted]
         table = self.table.weight

@@ -10,8 +10,8 @@ LEAST = 1e-4  # variance that a feature has at least: one that was always the sa
 
 
 class Weights(msgspec.Struct, array_like=True, frozen=True):
-    """`slates` learned from; of each feature, float64 bytes: `scaled` weight of the feature divided by its deviation, AdaGrad's
-    `squares`, and the `variance` inside a slate.
+    """`slates` learned from; float64 bytes: [1 + contexts, features] `scaled` weights of the features divided by their deviation,
+    and AdaGrad's `squares`; [features] the `variance` inside a slate.
     """
 
     slates: int
@@ -20,8 +20,9 @@ class Weights(msgspec.Struct, array_like=True, frozen=True):
     variance: bytes
 
     def array(self) -> npt.NDArray[np.float64]:
-        """float64[features]: weights of the features as they are."""
-        return np.asarray(np.frombuffer(self.scaled) / deviation(np.frombuffer(self.variance)))
+        """float64[1 + contexts, features]: weights of the features as they are."""
+        deviations = deviation(np.frombuffer(self.variance))
+        return np.asarray(np.frombuffer(self.scaled).reshape(-1, len(deviations)) / deviations)
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(self)

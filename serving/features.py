@@ -6,6 +6,7 @@ skew. Values are rounded to float16 before they are scored, because that is how 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,17 @@ FEATURES = (
     "own",
     "own_last",
     "affinity",
+    "popular_100_share",
+    "popular_500_share",
+    "popular_2000_share",
+    "popular_10000_share",
+    "popular_ever_share",
+    "own_ever",
+    "own_since",
 )
+
+GAPS = (60.0, 86_400.0)  # s since the user's last event: the ranker's contexts are below the first, the second, and above
+CONTEXTS = len(GAPS) + 1
 
 Column = npt.NDArray[np.floating]
 
@@ -68,7 +79,8 @@ class Facts:
     `deep`: the sequence model's score, nan where it did not name the item, and `deep_rank` (255 there). `next`, `after`, `last`,
     `covisited`: `learners.occurrences.Near`. `neighbours`: votes. `popularity` [n, half-lives]: decayed counts divided by the largest
     of the catalogue. `age_days` since an item was first chosen; `idle`: events of the stream since it was last chosen. `own`: how often
-    the user chose it lately; `own_last`: 1 / (1 + choices since), 0 where it was not. `affinity`: share of the history in its categories.
+    the user chose it lately, `own_ever`: of all that is remembered; `own_since`: choices since the last time, counting from 1, 0 where
+    there was none. `affinity`: share of the history in its categories.
     """
 
     deep: Column
@@ -82,7 +94,8 @@ class Facts:
     age_days: Column
     idle: Column
     own: Column
-    own_last: Column
+    own_ever: Column
+    own_since: Column
     affinity: Column
 
 
@@ -104,9 +117,16 @@ def features(facts: Facts) -> npt.NDArray[np.float16]:
         _share(facts.neighbours), _rank(facts.neighbours), np.log1p(10 * facts.neighbours),
         *(np.log1p(facts.popularity * 100.0) / np.log(101.0)).T,
         1.0 / (1.0 + facts.age_days), np.log1p(facts.age_days) / 5, np.log1p(np.minimum(facts.idle, 1e9)) / 10,
-        np.log1p(facts.own), facts.own_last, facts.affinity,
+        np.log1p(facts.own), np.where(facts.own_since > 0, 1.0 / np.maximum(facts.own_since, 1), 0.0), facts.affinity,
+        *facts.popularity.T,
+        np.log1p(facts.own_ever), np.log1p(facts.own_since) / 6,
     )  # fmt: skip
     return np.stack(columns, axis=1).astype(np.float16)
+
+
+def context(gap_s: float) -> int:
+    """In which of the ranker's contexts an ask is that comes so long after the user's last event."""
+    return bisect_right(GAPS, gap_s)
 
 
 def _share(values: Column) -> Column:

@@ -14,13 +14,15 @@ import numpy.typing as npt
 
 from learners.occurrences import Dense, Near, best_rows
 from learners.online import Online
+from learners.profiles import RECENT
 from serving.catalogue import Catalogue
 from serving.exploration import plackett_luce
-from serving.features import ABSENT, POPULAR, RANKER, SOURCES, Facts, features
+from serving.features import ABSENT, FEATURES, POPULAR, RANKER, SOURCES, Facts, context, features
 from serving.guard import Guard, merged
 from serving.repeats import Repeats, never_happen
 
-TAKEN = {"deep": 60, "after": 30, "covisited": 50, "neighbours": 40, "fresh": 10, "history": 10}  # per source; union ~150
+TAKEN = {"deep": 60, "after": 30, "covisited": 50, "neighbours": 40, "fresh": 10, "history": 30}
+NEWEST = 10  # of the history; then those that the user chose most often  # per source; union ~150
 POPULAR_TAKEN = 20
 POPULAR_KEPT = 400  # popular items per half-life that are kept ready: enough to skip what a heavy user has had
 FRESH_KEPT = 100
@@ -45,6 +47,21 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Considered:
+    """An ask's candidates, in no order: float16 `features`, uint8 `ranks` by source, float32 `scores`; how many of the user's choices
+    were known, the ranker's context, and the positions of what is the same for everybody.
+    """
+
+    items: list[str]
+    features: npt.NDArray[np.float16]
+    ranks: npt.NDArray[np.uint8]
+    scores: npt.NDArray[np.float32]
+    seen: int
+    context: int
+    refreshed: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Answer:
     """One ranked list and what an impression logs of how it came about (`streams.timeline.Impression`)."""
 
@@ -57,6 +74,9 @@ class Answer:
     candidates: list[str]
     ranks: npt.NDArray[np.uint8]
     seen: int
+    context: int
+    positions: dict[str, int]
+    refreshed: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -69,9 +89,10 @@ class Shared:
     idle: npt.NDArray[np.float32]  # [items] events since the last choice
     popular: list[npt.NDArray[np.intp]]  # best POPULAR_KEPT rows per half-life
     fresh: list[Key]
-    ranking: npt.NDArray[np.float32]  # [features] merged weights of the ranker, empty before the first slate
+    ranking: npt.NDArray[np.float32]  # [1 + contexts, features] merged weights of the ranker, empty before the first slate
     order: list[int]  # sources in the order in which they fill a list (serving.guard)
     once: bool  # this stream never brings an item back to a user
+    positions: dict[str, int]  # that all this rests on
 
 
 @dataclass
@@ -84,6 +105,7 @@ class View:
     repeats: dict[int, Repeats] = field(default_factory=dict)
     weights: dict[int, tuple[int, npt.NDArray[np.float64]]] = field(default_factory=dict)
     watermark: float = 0.0  # newest event time of the stream, Unix s
+    positions: dict[str, int] = field(default_factory=dict)  # {timeline partition: next offset} of the state
     fallback: list[str] = field(default_factory=list)  # popular items of the live bundle, for a start without Kafka
 
     def __post_init__(self) -> None:
@@ -116,6 +138,7 @@ class View:
             ranking=np.asarray(ranking, np.float32),
             order=merged(list(self.guards.values())).order(),
             once=never_happen(list(self.repeats.values())),
+            positions=dict(self.positions),
         )
 
     def open_to(self, ask: Ask, n: int) -> Mask:
@@ -129,8 +152,8 @@ class View:
         mask[[r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]] = False
         return mask
 
-    def facts(self, shared: Shared, keys: Sequence[Key], deep: Scored, near: Near, votes: Dense, recent: npt.NDArray[np.integer]) -> Facts:
-        """What is known of the candidates `keys` for a history of items in the rows `recent`, oldest first."""
+    def facts(self, shared: Shared, keys: Sequence[Key], deep: Scored, near: Near, votes: Dense, chosen: npt.NDArray[np.integer]) -> Facts:
+        """What is known of the candidates `keys` for a history of items in the rows `chosen`, oldest first."""
         names, n = self.online.items.names, len(votes)
         rows = np.array([key if isinstance(key, int) else -1 for key in keys], np.intp)
         known, counted = (rows >= 0) & (rows < n), (rows >= 0) & (rows < len(shared.scores))
@@ -144,9 +167,10 @@ class View:
         named = {item: (rank, score) for rank, (item, score) in enumerate(deep)}
         items = [names[key] if isinstance(key, int) else key for key in keys]
         places = [named.get(item, (ABSENT, np.nan)) for item in items]
-        own = (rows[:, None] == recent) & known[:, None]  # [candidates, history]
+        ever, latest = _counted(chosen, n)
+        lately, _ = _counted(chosen[-RECENT:], n)
         affinity = np.zeros(len(rows))
-        taste = self.catalogue.affinity([names[r] for r in recent[-20:].tolist() if r >= 0])
+        taste = self.catalogue.affinity([names[r] for r in chosen[-20:].tolist() if r >= 0])
         if taste:
             categories = self.catalogue.categories
             affinity[:] = [sum(taste.get(c, 0.0) for c in categories.get(i, ())) / max(len(categories.get(i, ())), 1) for i in items]
@@ -158,25 +182,49 @@ class View:
             popularity=of(shared.scores, counted) / shared.top,
             age_days=np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0),
             idle=of(shared.idle, counted, np.inf),
-            own=own.sum(1, dtype=np.float64),
-            own_last=(own / np.arange(len(recent), 0, -1)).max(1, initial=0.0),
+            own=of(lately, known), own_ever=of(ever, known), own_since=of(np.where(latest > 0, len(chosen) + 1 - latest, 0), known),
             affinity=affinity,
         )  # fmt: skip
 
 
 def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.random.Generator) -> Answer:
     """The list for one ask; `deep` is the sequence model's best-first list for the same history, empty without one."""
+    found = consider(view, ask, deep)
+    drawn, propensities = plackett_luce(found.scores, ask.k, temperature, rng)
+    shown = set(drawn.tolist())
+    rest = np.array([place for place in range(len(found.items)) if place not in shown], np.intp)
+    sample = rng.choice(rest, min(SAMPLE, len(rest)), replace=False) if len(rest) else rest
+    first = np.argsort(-found.scores, kind="stable")
+    return Answer(
+        items=[found.items[place] for place in drawn],
+        scores=found.scores[drawn],
+        propensities=propensities,
+        reasons=[reason(found.ranks[place]) for place in drawn],
+        sample=[found.items[place] for place in sample],
+        features=found.features[np.concatenate([drawn, sample]).astype(np.intp)],
+        candidates=[found.items[place] for place in first],
+        ranks=found.ranks[first],
+        seen=found.seen,
+        context=found.context,
+        positions=dict(view.positions),
+        refreshed=found.refreshed,
+    )
+
+
+def consider(view: View, ask: Ask, deep: Scored) -> Considered:
+    """All that is known and thought of an ask's candidates; the same for the same state, whatever the order in which it came."""
     online, shared = view.online, view.shared
     names, row = online.items.names, online.items.row
     n = len(names)  # other threads may add items: these are the ones that this answer knows
     past = online.profiles.get(ask.user) if ask.user else None
     session = [row.get(item, -1) for item in ask.recent]
-    recent = np.array(session, np.int32) if ask.recent else past.recent if past else np.empty(0, np.int32)
+    chosen = np.array(session, np.int32) if ask.recent else past.chosen if past else np.empty(0, np.int32)
+    recent = chosen[-RECENT:]
     open_to = view.open_to(ask, n)
     wanted, had = open_to, set[str]()
     if shared.once:  # where streams do not repeat, a session's own items are no news to it either
         wanted, had = open_to.copy(), set(ask.recent)
-        rows = np.concatenate([past.had if past else recent, recent])
+        rows = np.concatenate([past.had if past else chosen, chosen])
         wanted[rows[(rows >= 0) & (rows < n)]] = False
     near, votes = online.near(recent, past.place if past else None, n)
 
@@ -198,7 +246,9 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
     }
     if not shared.once:
         newest = (key for key in dict.fromkeys(reversed(recent.tolist())) if key >= 0 and may(key, open_to))
-        lists["history"] = list(islice(newest, TAKEN["history"]))
+        ever, latest = _counted(chosen, n)
+        often = best_of("history", ever + latest / (len(chosen) + 1))  # the latest of equals
+        lists["history"] = list(dict.fromkeys([*islice(newest, NEWEST), *often]))[: TAKEN["history"]]
     taken = [lists.get(name, []) for name in SOURCES]
     for source, popular in zip(POPULAR, shared.popular, strict=True):
         taken[source] = popular[wanted[popular]][:POPULAR_TAKEN].tolist()
@@ -212,28 +262,16 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
             if named:
                 break
     keys, ranks = union(taken)
-    values = features(view.facts(shared, keys, deep, near, votes, recent))
-    learned = values.astype(np.float32) @ shared.ranking if len(shared.ranking) else np.zeros(len(values), np.float32)
+    values = features(view.facts(shared, keys, deep, near, votes, chosen))
+    situation = context(view.watermark - past.last) if past and not ask.recent else 0
+    learned = values.astype(np.float32) @ (
+        shared.ranking[0] + shared.ranking[1 + situation] if len(shared.ranking) else np.zeros(len(FEATURES))
+    )
     if len(shared.ranking):
         ranks[np.argsort(-learned, kind="stable"), RANKER] = np.minimum(np.arange(len(values)), ABSENT - 1)
     scores = learned if shared.order[0] == RANKER and len(shared.ranking) else _filled(ranks, shared.order)
-    drawn, propensities = plackett_luce(scores, ask.k, temperature, rng)
-    shown = set(drawn.tolist())
-    rest = np.array([place for place in range(len(values)) if place not in shown], np.intp)
-    sample = rng.choice(rest, min(SAMPLE, len(rest)), replace=False) if len(rest) else rest
-    first = np.argsort(-scores, kind="stable")
     items = [names[key] if isinstance(key, int) else key for key in keys]
-    return Answer(
-        items=[items[place] for place in drawn],
-        scores=scores[drawn],
-        propensities=propensities,
-        reasons=[reason(ranks[place]) for place in drawn],
-        sample=[items[place] for place in sample],
-        features=values[np.concatenate([drawn, sample]).astype(np.intp)],
-        candidates=[items[place] for place in first],
-        ranks=ranks[first],
-        seen=past.n if past else 0,
-    )
+    return Considered(items, values, ranks, scores, past.n if past else 0, situation, shared.positions)
 
 
 def union(lists: Sequence[Sequence[Key]]) -> tuple[list[Key], npt.NDArray[np.uint8]]:
@@ -250,6 +288,13 @@ def union(lists: Sequence[Sequence[Key]]) -> tuple[list[Key], npt.NDArray[np.uin
         if keys:
             ranks[[place[key] for key in keys], source] = np.minimum(np.arange(len(keys)), ABSENT - 1)
     return list(place), ranks
+
+
+def _counted(chosen: npt.NDArray[np.integer], n: int) -> tuple[Dense, Dense]:
+    """float64[n] each: how often each row was chosen, and at which place last, counting from 1; 0 where it was not."""
+    rows, latest = np.where((chosen >= 0) & (chosen < n), chosen, n), np.zeros(n + 1)  # n: unknown ones, and those that came since
+    latest[rows] = np.arange(1, len(rows) + 1)
+    return np.bincount(rows, minlength=n + 1)[:n].astype(np.float64), latest[:n]
 
 
 def _everything(view: View, shared: Shared) -> list[Key]:

@@ -21,7 +21,7 @@ from feedback.attribution import Block, Early, Ledger, Logged, Pending
 from learners import occurrences, popularity, profiles
 from learners.online import Memory, Online
 from learners.ranker import ListwiseRanker
-from serving.features import ABSENT, FEATURES, SOURCES
+from serving.features import ABSENT, CONTEXTS, FEATURES, GAPS, SOURCES
 from serving.guard import Guard, dcg
 from serving.repeats import Repeats
 from streams import topics
@@ -73,7 +73,7 @@ def shape(shards: int, memory: Memory) -> str:
     facts = (
         shards, memory.users, memory.items, memory.ledgers,
         popularity.HALF_LIVES, occurrences.KEPT, occurrences.LEAST, profiles.KEPT, profiles.LATE, profiles.SESSION_GAP,
-        WINDOW, CHUNK, FEATURES, SOURCES,
+        WINDOW, CHUNK, FEATURES, GAPS, SOURCES,
         attribution.PENDING, attribution.EARLY, attribution.WAIT_MS, signals.FULL, signals.IDLE_MS,
     )  # fmt: skip
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
@@ -90,7 +90,7 @@ class Fold:
         """Back to the state before the first record."""
         self.standing = Standing(shape=shape(self.shards, self.memory))
         self.online = Online(1, self.shards, self.memory, serves=False)
-        self.ranker = ListwiseRanker(FEATURES)
+        self.ranker = ListwiseRanker(FEATURES, CONTEXTS)
         self.ledgers: dict[str, Ledger] = {}
         self._open: set[str] = set()  # users with an open block
         self.once = Once()
@@ -213,7 +213,8 @@ class Fold:
             shown.id, shown.seen, shown.version,
             attribution.pack(
                 Logged(
-                    shown.shown, shown.sample, base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks)
+                    shown.shown, shown.sample, base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks),
+                    shown.context,
                 )
             ),
             shown.degraded,
@@ -280,7 +281,7 @@ class Fold:
         ndcgs = dcg(ranks)
         for rows, chosen, weight in attribution.slate(logged, item, len(FEATURES)):
             rng = Random(f"{self.partition}/{self.ranker.slates}")  # seeded by what the state holds
-            self.ranker.learn_slate(rows, chosen, rng, weight)
+            self.ranker.learn_slate(rows, chosen, rng, weight, min(logged.context, CONTEXTS - 1))
             touched.add("w·")
         ledger.remember(pending.id)
         touched.add(f"a·{user}")

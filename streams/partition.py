@@ -47,6 +47,7 @@ class Partition:
         self._log = TopicPartition(kafka.prefix + state_topic, number)
         self._producer: AIOKafkaProducer | None = None
         self._read_to = 0
+        self._told: set[TopicPartition] = set()  # partitions of outputs that the last transaction wrote to
         self.restored = 0  # records of the state topic read so far
         self.tries = 0  # times it was opened since its last commit
 
@@ -58,6 +59,7 @@ class Partition:
     async def open(self) -> None:
         """Fence whoever owned the partition, then read its committed state to the end."""
         await self.close()
+        self._told = set()
         self._producer = AIOKafkaProducer(
             **self._kafka.aiokafka(),
             transactional_id=self._id,
@@ -89,13 +91,13 @@ class Partition:
         producer, hangs = self._producer, high > end
         assert producer is not None
         await producer.begin_transaction()
+        failpoint("open.barrier")
         if hangs:
             await self._mark_outputs(producer)
-        failpoint("open.barrier")
         first = await (await producer.send(self._log.topic, partition=self._log.partition, key=b"barrier", value=b""))
+        failpoint("open.barrier_sent")
         if first.offset > end and not hangs:  # the log's end as it is read may lag behind what is appended
             await self._mark_outputs(producer)
-        failpoint("open.barrier_sent")
         await producer.abort_transaction()
         failpoint("open.barrier_aborted")
         return int(first.offset)
@@ -123,8 +125,13 @@ class Partition:
         failpoint("commit.begin")
         await producer.begin_transaction()
         sent: list[asyncio.Future[object]] = []
-        key, value = self.machine.position(next_offset, as_of)
-        for topic, partition, records in _batches(self._log, self._kafka.prefix, step, (key, value)):
+        batches = _batches(self._log, self._kafka.prefix, step, self.machine.position(next_offset, as_of))
+        told, before = {TopicPartition(topic, partition) for topic, partition, _ in batches[1:]}, self._told
+        # Were the last transaction's markers left out (see `_barrier`), then this one's end it, in all of its topics alike.
+        for place in (self._log, *told, *before):
+            producer._txn_manager.maybe_add_partition_to_txn(place)
+        self._told = told
+        for topic, partition, records in batches:
             batch = producer.create_batch()
             for k, v, headers in records:
                 if batch.append(key=k, value=v, timestamp=None, headers=headers) is None:

@@ -127,7 +127,8 @@ class Recommender:
         out = []
         for request, (version, arm), lists in zip(requests, arms, deep, strict=True):
             ask = Ask(request.user, request.k, request.recent, frozenset(request.exclude), frozenset(request.categories))
-            made = answer(self.replica.view, ask, lists or [], self._temperature, self._rng)
+            with self.replica.lock:
+                made = answer(self.replica.view, ask, lists or [], self._temperature, self._rng)
             served = version if lists is not None else 0
             degraded = stale or (version > 0 and lists is None)
             # Where the deep model had nothing to say (a new user), the impression says nothing about the model.
@@ -171,8 +172,8 @@ class Recommender:
         self._answers += 1
         id = f"{self._run}-{self._answers:x}"
         seen = made.seen if not request.recent else 1 << 40  # a session of its own is judged by its feedback only
-        at, positions = self.replica.view.watermark or time.time(), dict(self.replica.positions)
-        logged = impression(made, id, request.user, at, seen, positions, version, arm, degraded, request.probe)
+        at = self.replica.view.watermark or time.time()
+        logged = impression(made, id, request.user, at, seen, version, arm, degraded, request.probe)
         try:
             self._producer.produce(self._topic, self._encode(logged), key=request.user.encode(), on_delivery=self._delivered)
         except BufferError:
@@ -191,7 +192,7 @@ class Recommender:
 
 
 def impression(
-    made: Answer, id: str, user: str, at: float, seen: int, positions: dict[str, int], version: int,
+    made: Answer, id: str, user: str, at: float, seen: int, version: int,
     arm: Arm = "live", degraded: bool = False, probe: bool = False,
 ) -> Impression:  # fmt: skip
     """What is logged of an answer, within `IMPRESSION_BYTES`: of the candidates the best ones that fit."""
@@ -209,9 +210,11 @@ def impression(
         candidates=made.candidates[:n],
         ranks=pack(made.ranks[:n]),
         seen=seen,
-        positions=positions,
+        positions=made.positions,
+        refreshed=made.refreshed,
         version=version,
         arm=arm,
         degraded=degraded,
         probe=probe,
+        context=made.context,
     )

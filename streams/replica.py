@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -32,17 +33,20 @@ CHUNK = 200  # records applied before answers get the interpreter again
 
 
 class Replica:
-    """State of all partitions, merged. Read without a lock: an answer may see one record of a batch before the next."""
+    """State of all partitions, merged. A partition's commit is taken over as a whole, under `lock`: an answer made under it rests on
+    exactly the positions that it names.
+    """
 
     def __init__(self, kafka: Kafka, on_release: Callable[[Releases], None] = lambda releases: None) -> None:
         self.kafka = kafka
         self.view = View(Online(kafka.partitions, kafka.partitions))
         self.releases = Releases()
         self.as_of = dict.fromkeys(range(kafka.partitions), 0)  # Unix ms, 0 = nothing heard yet
-        self.positions: dict[str, int] = {}
+        self.lock = threading.Lock()
         self.caught_up = threading.Event()
         self.records = 0
         self._on_release = on_release
+        self._begun: dict[int, list[tuple[bytes, bytes | None]]] = {}  # of each partition, a commit whose position has not come yet
         self._stop = threading.Event()
         self._names = {kafka.prefix + n: n for n in (topics.ONLINE_STATE, topics.ITEMS, topics.RELEASES)}
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
@@ -119,17 +123,27 @@ class Replica:
         return set()
 
     def _apply(self, message: Message) -> None:
-        name = self._names[message.topic() or ""]
+        name, partition, key, value = self._names[message.topic() or ""], message.partition() or 0, message.key() or b"", message.value()
         self.records += 1
+        if name == topics.ONLINE_STATE and self.caught_up.is_set():
+            self._begun.setdefault(partition, []).append((key, value))
+            if key == POSITION:  # the last record of a commit
+                with self.lock:
+                    for one in self._begun.pop(partition):
+                        self._try(message, self._state, partition, *one)
+        elif name == topics.ONLINE_STATE:
+            self._try(message, self._state, partition, key, value)
+        elif name == topics.ITEMS:
+            self._try(message, self._item, key, value, message.timestamp()[1] / 1000)
+        else:
+            self._try(message, self._release, value or b"")
+
+    @staticmethod
+    def _try(message: Message, take: Callable[..., None], *record: Any) -> None:
         try:
-            if name == topics.ONLINE_STATE:
-                self._state(message.partition() or 0, message.key() or b"", message.value())
-            elif name == topics.ITEMS:
-                self._item(message.key() or b"", message.value(), message.timestamp()[1] / 1000)
-            else:
-                self._release(message.value() or b"")
+            take(*record)
         except Exception as error:  # one record must never stop the tailing of all others
-            log.warning("%s[%s]@%s ignored: %r", name, message.partition(), message.offset(), error)
+            log.warning("%s[%s] up to %s: ignored: %r", message.topic(), message.partition(), message.offset(), error)
 
     def _state(self, partition: int, key: bytes, value: bytes | None) -> None:
         view = self.view
@@ -140,7 +154,7 @@ class Replica:
             view.repeats[partition] = Repeats(*standing.repeats)
             view.watermark = max(view.watermark, standing.watermark)
             self.as_of[partition] = standing.as_of
-            self.positions[str(partition)] = standing.next
+            view.positions[str(partition)] = standing.next
             return
         if not view.online.load(partition, key, value) and key == RANKER and value is not None:
             weights = Weights.load(value)

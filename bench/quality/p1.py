@@ -1,13 +1,14 @@
 """P1: prequential top-N. Predict each user's next item, then learn it; nothing is asked before the first fifth of the stream is learned.
 
-    python -m bench.quality.p1 --data FILE [--asks N] [--seed S] [--json]
+    python -m bench.quality.p1 --data FILE [--asks N] [--deep] [--seed S] [--json]
 
 The stream is in order of time, ties by a seeded hash of time and row number. Asked are N events, drawn from those of known users after the
 warm-up; items never seen before count as misses. Every list is made by the product's own code from the state one event before
 (`bench/quality/product.py`), and is shown: the ranker learns from these slates and from as many others as make one in seven events.
 What a user had is hidden where the product itself has found that the stream does not repeat. Beside it, on the same asks: decayed
 popularity (of five half-lives the best on the warm-up), item-to-item neighbours, Markov, all online, and the product's own copy that
-stopped learning after the warm-up. 95 % intervals by a bootstrap over users.
+stopped learning after the warm-up. 95 % intervals by a bootstrap over users. `--deep`: with the sequence model, trained after each
+tenth of the stream, on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.quality.baselines import Baselines
+from bench.quality.deep import Deep
 from bench.quality.product import Product
 from infra.bootstrap import DEMO_DATA
 from infra.replay import Row, rows
 from learners.evaluation import interval, metrics
 from learners.popularity import HALF_LIVES
+from learners.training import Training
 from serving.features import SOURCES
 from serving.recommend import Ask, answer
 
@@ -41,7 +45,7 @@ def place(items: list[str], item: str) -> int:
     return items.index(item) if item in items[:K] else K
 
 
-def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, all: None) -> dict[str, Any]:
+def run(stream: list[Row], asks: int, seed: int, deep: Deep | None = None, progress: Any = lambda done, all: None) -> dict[str, Any]:
     """The figures of one stream."""
     rng, warm = np.random.default_rng(seed), int(len(stream) * WARM)
     first = {row.user: n for n, row in reversed(list(enumerate(stream)))}
@@ -59,9 +63,11 @@ def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, al
     for n, row in enumerate(stream):
         if n == warm:
             frozen = product.frozen()
+        if deep and n and n % (len(stream) // 10) == 0:
+            deep.train(partial(lambda at, step, steps: progress(at, len(stream), f"training, step {step} of {steps}"), n))
         if n in shown:
             began = time.process_time()
-            made = product.ask(row.user, K)
+            made = product.ask(row.user, K, deep.names(product.recent(row.user)) if deep else None)
             listing, lists = listing + time.process_time() - began, lists + 1
             hidden = set(base.history.get(row.user, ())) if product.view.shared.once else set()
             if n in asked:
@@ -82,11 +88,13 @@ def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, al
             elif n < warm and n > warm // 2:
                 for half_life in tuning:
                     tuning[half_life] += row.item in base.popular(hidden, half_life, 10)
-            product.show(row.user, made, row.at)
+            product.show(row.user, made, row.at, deep.trainings if deep else 0)
         began = time.process_time()
         product.learn(row)
         learning += time.process_time() - began
         base.learn(row.user, row.item, row.at)
+        if deep:
+            deep.learn(row)
         if n % 2_000 == 0:
             progress(n, len(stream))
     of = np.array(users)
@@ -112,6 +120,7 @@ def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, al
         "hides_what_was_had": product.view.shared.once,
         "us_per_event": round(learning / len(stream) * 1e6, 1),
         "us_per_list": round(listing / max(lists, 1) * 1e6),
+        "deep": {"trainings": deep.trainings, "s_each": round(deep.seconds / max(deep.trainings, 1), 1)} if deep else None,
         "seed": seed,
     }
 
@@ -121,16 +130,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
     parser.add_argument("--asks", type=int, default=6_000)
     parser.add_argument("--events", type=int, help="only the first so many")
+    parser.add_argument("--deep", action="store_true", help="with the sequence model")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     stream, began = rows(args.data, args.seed)[: args.events], time.monotonic()
 
-    def progress(done: int, all: int) -> None:
+    def progress(done: int, all: int, now: str = "") -> None:
         left = (time.monotonic() - began) * (all - done) / max(done, 1)
-        print(f"\r{done} of {all} events, {left:.0f} s left   ", end="", file=sys.stderr, flush=True)
+        print(f"\r{done} of {all} events, {left:.0f} s left   {now:40}", end="", file=sys.stderr, flush=True)
 
-    figures = run(stream, args.asks, args.seed, progress)
+    figures = run(stream, args.asks, args.seed, Deep(Training(seed=args.seed)) if args.deep else None, progress)
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
 

@@ -35,6 +35,7 @@ class Product:
         self._state.update(step.touched)
         for key, value in step.touched.items():
             self.view.online.load(0, key, value)
+        self.view.positions["0"] = self._offset
 
     def learn(self, row: Row) -> None:
         """One interaction, as the timeline has it."""
@@ -63,11 +64,15 @@ class Product:
             view.weights[0] = self.fold.ranker.slates, self.fold.ranker.weights()
         view.refresh()
 
+    def recent(self, user: str) -> list[str]:
+        """The user's last items, oldest first."""
+        return self.view.online.profiles.recent(user)
+
     def ask(self, user: str, k: int, deep: Scored | None = None) -> Answer:
         return answer(self.view, Ask(user, k), deep or [], 0.0, self._rng)
 
     def show(self, user: str, made: Answer, at: float, version: int = 0) -> None:
         """The answer was shown: its impression goes to the fold, which judges it by the user's next choice."""
         self._asked += 1
-        shown = impression(made, f"a{self._asked}", user, at, made.seen, {}, version)
+        shown = impression(made, f"a{self._asked}", user, at, made.seen, version)
         self._commit(Shown(Source(3, 0, self._asked, int(at * 1000)), shown), at)

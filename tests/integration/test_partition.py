@@ -83,13 +83,17 @@ async def hang(kafka: Kafka, value: bytes) -> None:
     """Records of the partition's own producer id in both topics, in a transaction that its coordinator does not know."""
     producer = AIOKafkaProducer(**kafka.aiokafka(), transactional_id="test-0")
     await producer.start()
+    await hang_in(producer, value)
+    await producer.stop()
+
+
+async def hang_in(producer: Any, value: bytes) -> None:
     await producer.begin_transaction()
     for topic, key in ((STATE, b"k"), (OUTPUT, b"o")):
         producer._txn_manager._txn_partitions.add(TopicPartition(topic, 0))
         await (await producer.send(topic, partition=0, key=key, value=value))
     producer._txn_manager._txn_partitions.clear()
     await producer.abort_transaction()
-    await producer.stop()
 
 
 def test_what_was_committed_is_there_again_and_no_barrier_is_ever_seen(kafka: Kafka) -> None:
@@ -149,6 +153,44 @@ def test_what_hangs_is_aborted_also_where_the_first_who_tries_dies_of_it(kafka: 
 
     asyncio.run(story())
     assert (committed(kafka, STATE), committed(kafka, OUTPUT)) == ([b"first", b"second"], [b"first", b"second"])
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_hung_shares_the_fate_of_the_next_transaction_in_every_topic(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """The broker forgets a commit of which it told us that it was done: we go on, and the next commit gets through, or does not."""
+
+    def dies(place: str) -> None:
+        if place == "commit.acknowledged" and not goes_on:
+            raise ConnectionError(place)
+
+    async def story() -> Numbers:
+        one = partition(kafka, Numbers())
+        await one.open()
+        await one.commit(1, 0, step(b"first"))  # it told the output something, as the one that is forgotten does
+        for topic in (STATE, OUTPUT):  # a commit is done before its markers are written
+            await asyncio.to_thread(wait, lambda topic=topic: committed(kafka, topic) == [b"first"], 10)
+        await hang_in(one._producer, b"hung")
+        with monkeypatch.context() as patched:
+            patched.setattr("streams.partition.failpoint", dies)
+            if goes_on:
+                await one.commit(3, 0, Step({b"l": b"silent"}, []))
+            else:
+                with pytest.raises(ConnectionError):
+                    await one.commit(3, 0, Step({b"l": b"silent"}, []))
+        await one.close()
+        again = partition(kafka, machine := Numbers())
+        await again.open()
+        await again.commit(4, 0, step(b"last"))
+        await again.close()
+        return machine
+
+    machine = asyncio.run(story())
+    assert machine.state.get(b"l") == (b"silent" if goes_on else None)
+    hung = [b"hung"] if goes_on else []
+    assert committed(kafka, OUTPUT) == [b"first", *hung, b"last"]
+    assert committed(kafka, STATE) == [b"first", *hung, *([b"silent"] if goes_on else []), b"last"]
 
 
 def test_a_former_owner_is_fenced_before_it_can_commit(kafka: Kafka) -> None:

@@ -87,7 +87,7 @@ def test_the_bounds_are_the_constants() -> None:
         assert len(online.occurrences.dump(row)) <= 8 * occurrences.KEPT
     profile = online.profiles.get("u")
     assert profile is not None
-    assert (len(profile.recent), len(profile.had), profile.n) == (profiles.RECENT, profiles.KEPT, 2000)
+    assert (len(profile.chosen), len(profile.had), profile.n) == (profiles.KEPT, profiles.KEPT, 2000)
 
 
 def split(choices: list[Choice]) -> tuple[Online, Online]:

@@ -149,7 +149,7 @@ def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
     assert [items.names[row] for row in both.last_rows(1, np.array([0, 7]), 2)] == ["i1", "i2"]
     past = both.get("u")
     assert past is not None and (past.place, past.n) == ((1, 0), 3)
-    assert [items.names[row] for row in past.recent] == [items.names[row] for row in past.had] == ["i0", "i1", "i2"]
+    assert [items.names[row] for row in past.chosen] == [items.names[row] for row in past.had] == ["i0", "i1", "i2"]
     assert both.get("nobody") is None
     assert both.recent("u") == ["i0", "i1", "i2"]
 

@@ -11,28 +11,40 @@ NAMES = ("noise", "strong", "against", "weak")
 PLANTED = np.array([0.0, 3.0, -2.0, 1.0])
 
 
-def taught(slates: int, seed: int = 1, ranker: ListwiseRanker | None = None) -> ListwiseRanker:
-    ranker, rng, numbers = ranker or ListwiseRanker(NAMES), Random(seed), np.random.default_rng(seed)
+def taught(slates: int, seed: int = 1, ranker: ListwiseRanker | None = None, context: int = 0) -> ListwiseRanker:
+    ranker, rng, numbers = ranker or ListwiseRanker(NAMES, 2), Random(seed), np.random.default_rng(seed)
     for _ in range(slates):
         slate = numbers.normal(size=(12, len(NAMES))).astype(np.float32)
         chosen = int(np.argmax(slate @ PLANTED + numbers.gumbel(size=12)))
-        ranker.learn_slate(slate, chosen, rng, 1.0)
+        ranker.learn_slate(slate, chosen, rng, 1.0, context)
     return ranker
 
 
 def test_it_learns_the_planted_weights_in_the_order_of_the_names() -> None:
-    weights = taught(400).weights()
+    weights = taught(400).weights()[:2].sum(0)
     assert np.dot(weights, PLANTED) / np.linalg.norm(weights) / np.linalg.norm(PLANTED) > 0.97
     assert np.argsort(weights).tolist() == np.argsort(PLANTED).tolist()
 
 
 def test_before_the_first_slate_all_weights_are_zero() -> None:
-    ranker = ListwiseRanker(NAMES)
-    assert (ranker.weights().tolist(), ranker.slates) == ([0.0] * 4, 0)
+    ranker = ListwiseRanker(NAMES, 2)
+    assert (ranker.weights().tolist(), ranker.slates) == ([[0.0] * 4] * 3, 0)
+
+
+def test_what_a_context_teaches_is_shared_and_added_to_that_context_alone() -> None:
+    shared, first, second = taught(50, context=1).weights()
+    assert shared.any() and second.any() and not first.any()
+    opposed, against = taught(400), Random(2)
+    numbers = np.random.default_rng(2)
+    for _ in range(400):
+        slate = numbers.normal(size=(12, len(NAMES)))
+        opposed.learn_slate(slate, int(np.argmin(slate @ PLANTED)), against, 1.0, 1)
+    shared, first, second = opposed.weights()
+    assert np.dot(shared + first, PLANTED) > 0 > np.dot(shared + second, PLANTED)
 
 
 def test_a_loaded_ranker_is_equal_and_learns_on_equally() -> None:
-    ranker, again = taught(30), ListwiseRanker(NAMES)
+    ranker, again = taught(30), ListwiseRanker(NAMES, 2)
     again.load(ranker.dump())
     assert again.dump() == ranker.dump()
     assert again.slates == 30
@@ -48,14 +60,14 @@ def test_its_record_is_readable_without_river() -> None:
 def test_a_tombstone_forgets_all() -> None:
     ranker = taught(5)
     ranker.load(None)
-    assert ranker.dump() == ListwiseRanker(NAMES).dump()
+    assert ranker.dump() == ListwiseRanker(NAMES, 2).dump()
 
 
 def test_a_weight_counts_up_to_the_clip_and_not_beyond() -> None:
     def learned(weight: float) -> list[float]:
-        ranker = ListwiseRanker(("a",))
+        ranker = ListwiseRanker(("a",), 2)
         for row in (0.1, 0.2):
-            ranker.learn_slate(np.array([[row], [0.0]]), 0, Random(1), weight)
+            ranker.learn_slate(np.array([[row], [0.0]]), 0, Random(1), weight, 0)
         return np.frombuffer(Weights.load(ranker.dump()).squares).tolist()
 
     assert learned(CLIP) == learned(1e6) != learned(1.0)
@@ -63,11 +75,11 @@ def test_a_weight_counts_up_to_the_clip_and_not_beyond() -> None:
 
 def test_negatives_are_drawn_from_the_slate_by_the_rng_handed_in() -> None:
     slate = np.eye(30)
-    one, other = ListwiseRanker([str(n) for n in range(30)]), ListwiseRanker([str(n) for n in range(30)])
-    one.learn_slate(slate, 0, Random(1), 1.0)
-    other.learn_slate(slate, 0, Random(1), 1.0)
+    one, other = ListwiseRanker([str(n) for n in range(30)], 1), ListwiseRanker([str(n) for n in range(30)], 1)
+    one.learn_slate(slate, 0, Random(1), 1.0, 0)
+    other.learn_slate(slate, 0, Random(1), 1.0, 0)
     assert one.dump() == other.dump()
-    assert (one.weights() < 0).sum() == NEGATIVES
+    assert (one.weights()[0] < 0).sum() == NEGATIVES
     other.load(None)
-    other.learn_slate(slate, 0, Random(2), 1.0)
+    other.learn_slate(slate, 0, Random(2), 1.0, 0)
     assert one.dump() != other.dump()

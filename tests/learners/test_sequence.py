@@ -21,6 +21,13 @@ def histories(n: int, length: int, items: int = 40, seed: int = 2) -> torch.Tens
     return torch.from_numpy(out)
 
 
+def test_padding_may_be_left_out() -> None:
+    model, items = made(), histories(4, 7)
+    with torch.inference_mode():
+        whole, short = model.states(items)[:, -7:], model.states(items[:, -7:])
+    torch.testing.assert_close(whole, short, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("length", [LENGTH, 20, 2])
 def test_a_later_item_does_not_change_what_earlier_positions_say(length: int) -> None:
     model, items = made(), histories(3, length)

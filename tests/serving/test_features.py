@@ -62,7 +62,7 @@ def test_values_are_finite_float16_one_row_an_item_whatever_the_sources_say(n: i
     found = features(
         facts(
             n, **counts, popularity=rng.random((n, 5)), age_days=rng.exponential(1e4, n), idle=np.where(rng.random(n) < 0.5, np.inf, 1e7),
-            own=rng.integers(0, 50, n), own_last=rng.random(n), affinity=rng.random(n),
+            own=rng.integers(0, 50, n), own_ever=rng.integers(0, 600, n), own_since=rng.integers(0, 600, n), affinity=rng.random(n),
             deep=np.where(rng.random(n) < 0.5, rng.normal(0, 1e5, n), np.nan) if deep else np.full(n, np.nan),
         )
     )  # fmt: skip
@@ -79,7 +79,7 @@ def test_each_value_stands_in_its_column() -> None:
             facts(
                 3, deep=[3.0, 1.0, np.nan], deep_rank=[0, 1, ABSENT], next=[0, 0.5, 0.125], after=[0, 1, 1], last=[1, 0, 4],
                 covisited=[0, 8, 2], neighbours=[9, 4, 1], popularity=popularity, age_days=[0.0, 1.0, 3.0], idle=[0, 99, np.inf],
-                own=[0, 1, 0], own_last=[0, 0.5, 0], affinity=[0.25, 0, 0],
+                own=[0, 1, 0], own_ever=[0, 3, 1], own_since=[0, 2, 60], affinity=[0.25, 0, 0],
             )
         )
     )  # fmt: skip
@@ -91,7 +91,9 @@ def test_each_value_stands_in_its_column() -> None:
         "popular_100": [0, 1, 1], "popular_500": [0, np.log(51) / np.log(101), 0], "popular_2000": [0, np.log(11) / np.log(101), 0],
         "popular_10000": [0, 0, 0], "popular_ever": [0, 1, 0],
         "freshness": [1, 0.5, 0.25], "age": np.log1p([0, 1, 3]) / 5, "idle": np.log1p([0, 99, 1e9]) / 10,
-        "own": [0, np.log(2), 0], "own_last": [0, 0.5, 0], "affinity": [0.25, 0, 0],
+        "own": [0, np.log(2), 0], "own_last": [0, 0.5, 1 / 60], "affinity": [0.25, 0, 0],
+        **{f"popular_{name}_share": popularity[:, at] for at, name in enumerate(("100", "500", "2000", "10000", "ever"))},
+        "own_ever": np.log1p([0, 3, 1]), "own_since": np.log1p([0, 2, 60]) / 6,
     }.items()}  # fmt: skip
     assert found == near and found.keys() == set(FEATURES)
 

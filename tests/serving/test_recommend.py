@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from learners.online import Online
-from serving.features import ABSENT, FEATURES, RANKER, SOURCES
+from serving.features import ABSENT, CONTEXTS, FEATURES, RANKER, SOURCES
 from serving.guard import Guard
-from serving.recommend import SAMPLE, Answer, Ask, View, answer, reason
+from serving.recommend import NEWEST, SAMPLE, Answer, Ask, View, answer, reason
 from serving.repeats import Repeats
 
 NOW = 1.7e9
@@ -116,8 +116,9 @@ def test_what_a_user_had_comes_back_only_where_the_stream_repeats(views: dict[bo
     assert (once.ranks[:, history] == ABSENT).all()
     repeated = asked(views[False], Ask("u1", k=100))
     place = {item: rank for item, rank in zip(repeated.candidates, repeated.ranks[:, history].tolist(), strict=True) if rank != ABSENT}
-    newest = list(dict.fromkeys(reversed(recent)))[:10]
-    assert place == {item: rank for rank, item in enumerate(newest)}
+    newest = list(dict.fromkeys(reversed(recent)))
+    often = sorted(newest, key=lambda item: (-recent.count(item), newest.index(item)))
+    assert place == {item: rank for rank, item in enumerate(dict.fromkeys([*newest[:NEWEST], *often]))}
 
 
 def test_k_beyond_the_catalogue_gives_all_of_it_once(views: dict[bool, View]) -> None:
@@ -205,11 +206,11 @@ def test_a_ranker_that_has_earned_it_orders_by_its_weights_merged_by_evidence() 
     sums = [1.0] * len(SOURCES)
     sums[RANKER] = 2.0
     view.guards[0] = Guard(sums, 100.0)
-    freshness = np.zeros(len(FEATURES))
-    freshness[FEATURES.index("popular_ever")] = -1.0
+    freshness = np.zeros((1 + CONTEXTS, len(FEATURES)))
+    freshness[0, FEATURES.index("popular_ever")] = -1.0
     view.weights = {0: (30, freshness), 1: (10, -2 * freshness)}
     view.refresh()
-    assert view.shared.ranking[FEATURES.index("popular_ever")] == pytest.approx(-0.75 + 0.5)
+    assert view.shared.ranking[0, FEATURES.index("popular_ever")] == pytest.approx(-0.75 + 0.5)
     made = asked(view, Ask("u1", k=60))
     values = made.features[: len(made.items), FEATURES.index("popular_ever")].astype(float)
     assert made.scores == pytest.approx(-0.25 * values, abs=1e-3)
@@ -220,7 +221,7 @@ def test_a_ranker_that_has_earned_it_orders_by_its_weights_merged_by_evidence() 
 def test_until_it_has_earned_it_the_ranker_is_measured_and_does_not_lead() -> None:
     view = viewed()
     before = asked(view, Ask("u1")).items
-    view.weights = {0: (30, np.random.default_rng(1).normal(size=len(FEATURES)))}
+    view.weights = {0: (30, np.random.default_rng(1).normal(size=(1 + CONTEXTS, len(FEATURES))))}
     view.refresh()
     made = asked(view, Ask("u1"))
     assert made.items == before

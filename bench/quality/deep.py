@@ -5,6 +5,7 @@ No gate: whatever a training ends with is asked from then on.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -47,6 +48,10 @@ class Deep:
         self.model = grown(self.model, len(items), self.config) if self.model else finetune.fresh(len(items), self.config)
         finetune.fit(self.model, windows, self.config, warm, progress)
         self.seconds, self.trainings = self.seconds + time.monotonic() - began, self.trainings + 1
+
+    def copy(self) -> tuple[SequenceModel | None, Vocabulary]:
+        """The model as it is now, which learns no more, and its vocabulary."""
+        return copy.deepcopy(self.model), self.vocabulary
 
     def names(self, history: Sequence[str]) -> Scored:
         """The model's best-first list after `history`, oldest first; nothing before the first training, or of unknown items only."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
+from bench.quality import p2
 from bench.quality.baselines import Baselines
 from bench.quality.p1 import K, place, run
 from infra.replay import Row
+from learners.training import Training
 
 
 def sessions(n: int, seed: int = 1) -> list[Row]:
@@ -47,3 +49,18 @@ def test_the_baselines_count_what_they_say() -> None:
     own = set(base.history["me"])
     assert base.markov("me", own, 2) == base.neighbours("me", own, 2) == ["cup", "pot"]
     assert base.popular((), 4, 3) == ["tea", "cup", "pot"]
+
+
+def test_in_periods_the_product_finds_the_ring_and_a_frozen_model_does_not_know_what_came_later() -> None:
+    stream = [p2.Event(row, n // 1_000) for n, row in enumerate(sessions(3_000))]
+    found = p2.run(stream, 150, Training(dim=16, blocks=1, epochs=3, fine_epochs=1, window=1_000, replay=200))
+    assert found["asks"] == 300 and found["periods"] == 2 and found["trainings"] == 2
+    assert found["hybrid"]["r20"] > 90 and found["markov"]["r20"] > 90 and found["online"]["r20"] > 90
+    assert found["fine_tuned"]["r20"] >= found["frozen"]["r20"] > 0
+
+
+def test_asked_are_only_items_of_earlier_periods_in_sessions_that_have_begun() -> None:
+    rows = [("a", "x", 0), ("a", "y", 0), ("b", "x", 1), ("b", "y", 1), ("b", "z", 1), ("c", "z", 2), ("c", "z", 2)]
+    stream = [p2.Event(Row(user, item, None, float(n)), period) for n, (user, item, period) in enumerate(rows)]
+    asked, shown = p2.chosen(stream, 10, 1)
+    assert asked == {3, 6} and shown == {1, 3, 4, 6}

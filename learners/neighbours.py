@@ -10,7 +10,7 @@ import numpy.typing as npt
 from learners.occurrences import MATCHED, Dense, Looked, Occurrences, Scored, best
 from learners.profiles import Profiles
 
-SEEN_BY = 64  # last choices of an item whose users are asked, all partitions together
+SEEN_BY = 64  # last choices of an item whose users are asked, all partitions together; of older items as many as are looked up at all
 NEIGHBOURS = 100  # users that vote
 TAKEN = 50  # last items of a neighbour that get a vote
 

@@ -60,6 +60,7 @@ def test_features_of_served_impressions_are_those_of_a_replay_to_their_positions
         mine = Random(6)
         while not stopped.is_set():
             stack.click(mine.choice(users), items[min(int(mine.expovariate(0.03)), len(items) - 1)])
+            stopped.wait(0.02)  # too few for a first model to be trained meanwhile
 
     clicks = threading.Thread(target=traffic)
     clicks.start()

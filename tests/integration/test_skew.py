@@ -60,7 +60,7 @@ def test_features_of_served_impressions_are_those_of_a_replay_to_their_positions
         mine = Random(6)
         while not stopped.is_set():
             stack.click(mine.choice(users), items[min(int(mine.expovariate(0.03)), len(items) - 1)])
-            stopped.wait(0.02)  # too few for a first model to be trained meanwhile
+            stopped.wait(0.005)  # too few for a first model to be trained meanwhile
 
     clicks = threading.Thread(target=traffic)
     clicks.start()
@@ -94,5 +94,5 @@ def test_features_of_served_impressions_are_those_of_a_replay_to_their_positions
         assert set(made.candidates) <= place.keys()
         assert (made.seen, made.context) == (found.seen, found.context)
         distinct.add(tuple(made.positions.values()))
-    assert len(distinct) > 100
+    assert len(distinct) > 20
     assert worst <= 1e-6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,11 @@ def paired(candidate: npt.NDArray[np.float64], other: npt.NDArray[np.float64], z
     mean = float(d.mean()) if n else 0.0
     error = float(d.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
     return Difference(n, mean, mean - z * error, mean + z * error)
+
+
+def place(items: Sequence[str], item: str, k: int) -> int:
+    """Where `item` stands among the first `k` of a list, counting from 0; k where it does not."""
+    return items.index(item) if item in items[:k] else k
 
 
 def metrics(ranks: npt.NDArray[np.int64]) -> dict[str, float]:

@@ -71,10 +71,6 @@ class Occurrences:
         self.bytes = ENTRY.size * max(LEAST, KEPT // shards)  # of one item's entries, at most
         self._of: list[list[bytes]] = [[] for _ in range(partitions)]
 
-    @property
-    def partitions(self) -> int:
-        return len(self._of)
-
     def _at(self, partition: int, row: int) -> list[bytes]:
         """The partition's entries, long enough for `row`."""
         of = self._of[partition]

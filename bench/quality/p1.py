@@ -26,9 +26,10 @@ import numpy as np
 from bench.quality.baselines import Baselines
 from bench.quality.deep import Deep
 from bench.quality.product import Product
+from bench.quality.progress import Progress
 from infra.bootstrap import DEMO_DATA
 from infra.replay import Row, rows
-from learners.evaluation import interval, metrics
+from learners.evaluation import interval, metrics, place
 from learners.popularity import HALF_LIVES
 from learners.training import Training
 from serving.features import SOURCES
@@ -38,11 +39,6 @@ WARM = 0.2
 SHOWN = 1 / 7  # of all events, at most `MOST`
 MOST = 40_000
 K = 20
-
-
-def place(items: list[str], item: str) -> int:
-    """Where the item stands, counting from 0; K where it does not."""
-    return items.index(item) if item in items[:K] else K
 
 
 def run(stream: list[Row], asks: int, seed: int, deep: Deep | None = None, progress: Any = lambda done, all: None) -> dict[str, Any]:
@@ -72,15 +68,15 @@ def run(stream: list[Row], asks: int, seed: int, deep: Deep | None = None, progr
             hidden = set(base.history.get(row.user, ())) if product.view.shared.once else set()
             if n in asked:
                 users.append(row.user)
-                places["product"].append(place(made.items, row.item))
-                places["item_knn"].append(place(base.neighbours(row.user, hidden, K), row.item))
-                places["markov"].append(place(base.markov(row.user, hidden, K), row.item))
+                places["product"].append(place(made.items, row.item, K))
+                places["item_knn"].append(place(base.neighbours(row.user, hidden, K), row.item, K))
+                places["markov"].append(place(base.markov(row.user, hidden, K), row.item, K))
                 best = max(tuning, key=lambda h: tuning[h])
-                places["popular"].append(place(base.popular(hidden, best, K), row.item))
+                places["popular"].append(place(base.popular(hidden, best, K), row.item, K))
                 recent = tuple(base.items.names[r] for r in base.history[row.user][-50:])
                 own = frozenset(base.items.names[r] for r in hidden)
                 old = answer(frozen, Ask("", K, recent, own), [], 0.0, rng)
-                places["frozen"].append(place(old.items, row.item))
+                places["frozen"].append(place(old.items, row.item, K))
                 candidate = made.candidates.index(row.item) if row.item in made.candidates else -1
                 union += candidate >= 0
                 for source, name in enumerate(SOURCES):
@@ -134,13 +130,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    stream, began = rows(args.data, args.seed)[: args.events], time.monotonic()
-
-    def progress(done: int, all: int, now: str = "") -> None:
-        left = (time.monotonic() - began) * (all - done) / max(done, 1)
-        print(f"\r{done} of {all} events, {left:.0f} s left   {now:40}", end="", file=sys.stderr, flush=True)
-
-    figures = run(stream, args.asks, args.seed, Deep(Training(seed=args.seed)) if args.deep else None, progress)
+    stream = rows(args.data, args.seed)[: args.events]
+    figures = run(stream, args.asks, args.seed, Deep(Training(seed=args.seed)) if args.deep else None, Progress("events"))
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
 

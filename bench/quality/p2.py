@@ -18,6 +18,7 @@ import gzip
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ import numpy as np
 from bench.quality.baselines import Baselines
 from bench.quality.deep import Deep
 from bench.quality.product import Product
+from bench.quality.progress import Progress
 from infra.replay import Row
-from learners.evaluation import interval
+from learners.evaluation import interval, place
 from learners.training import Training
 
 K = 20
@@ -92,8 +94,7 @@ def run(
     listing, learning, since, now = 0.0, 0.0, 0, stream[0].period
     for n, (row, period) in enumerate(stream):
         if period != now or since >= config.window:
-            told = f"period {now}, training"
-            deep.train(lambda step, steps, n=n, told=told: progress(n, len(stream), f"{told}, step {step} of {steps}"))  # type: ignore[misc]
+            deep.train(partial(lambda at, step, steps: progress(at, len(stream), f"training, step {step} of {steps}"), n))
             if now == stream[0].period:
                 frozen.model, frozen.vocabulary = deep.copy()
             if joint and period != now:
@@ -101,7 +102,7 @@ def run(
                 whole.train(lambda step, steps: None)
             since, now = 0, period
         if n in shown:
-            recent, hidden = hybrid.recent(row.user), set[int]()
+            recent = hybrid.recent(row.user)
             named = deep.names(recent)
             began = time.process_time()
             made = hybrid.ask(row.user, K, named)
@@ -116,12 +117,11 @@ def run(
                 "fine_tuned": [item for item, _ in named],
                 "frozen": [item for item, _ in frozen.names(recent)],
                 "joint": [item for item, _ in whole.names(recent)],
-                "item_knn": base.neighbours(row.user, hidden, K),
-                "markov": base.markov(row.user, hidden, K),
+                "item_knn": base.neighbours(row.user, (), K),
+                "markov": base.markov(row.user, (), K),
             }
             for name in names:
-                found = lists[name][:K]
-                places[name].setdefault(period, []).append(found.index(row.item) if row.item in found else K)
+                places[name].setdefault(period, []).append(place(lists[name], row.item, K))
             users.append(row.user)
         began = time.process_time()
         hybrid.learn(row)
@@ -161,15 +161,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    stream, began = events(args.data), time.monotonic()
+    stream = events(args.data)
     if args.periods is not None:
         stream = [event for event in stream if event.period < stream[0].period + args.periods]
 
-    def progress(done: int, all: int, now: str = "") -> None:
-        left = (time.monotonic() - began) * (all - done) / max(done, 1)
-        print(f"\r{done} of {all} events, {left:.0f} s left   {now:50}", end="", file=sys.stderr, flush=True)
-
-    figures = run(stream, args.asks, Training(seed=args.seed), args.joint, progress)
+    figures = run(stream, args.asks, Training(seed=args.seed), args.joint, Progress("events"))
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:14} {value}" for name, value in figures.items()))
 

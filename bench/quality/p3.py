@@ -23,9 +23,10 @@ import numpy as np
 import torch
 
 from bench.quality.baselines import Baselines
+from bench.quality.progress import Progress
 from infra.bootstrap import ROOT
 from learners import finetune
-from learners.evaluation import interval, metrics, ranks
+from learners.evaluation import interval, metrics, place, ranks
 from learners.histories import Event, Questions, Split, training_windows
 from learners.training import Training
 
@@ -81,7 +82,7 @@ def run(users: list[list[str]], config: Training, checkpoint: Path | None, progr
             ("markov", base.markov(str(user), hidden, K)),
             ("item_knn", base.neighbours(str(user), hidden, K)),
         ):
-            places[name].append(made.index(items[-1]) if items[-1] in made else K)
+            places[name].append(place(made, items[-1], K))
     everybody = np.arange(len(users))
     return {
         **metrics(found["test"]),
@@ -107,20 +108,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    config, began = replace(PRESET, seed=args.seed, epochs=args.epochs), time.monotonic()
-    first = 0
-
-    def progress(done: int, all: int) -> None:
-        nonlocal first
-        first = first or done
-        left = (time.monotonic() - began) * (all - done) / max(done - first, 1)
-        if done % 10 == 0:
-            print(f"\rstep {done} of {all}, {left:.0f} s left   ", end="", file=sys.stderr, flush=True)
-
+    config = replace(PRESET, seed=args.seed, epochs=args.epochs)
     checkpoint = ROOT / ".headrace" / f"p3-{args.data.name.split('.')[0]}-{args.seed}-{args.epochs}.pt"
     checkpoint.parent.mkdir(exist_ok=True)
     torch.set_num_threads(config.threads)
-    figures = run(sequences(args.data), config, checkpoint, progress)
+    figures = run(sequences(args.data), config, checkpoint, Progress("steps"))
     checkpoint.unlink()
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:14} {value}" for name, value in figures.items()))

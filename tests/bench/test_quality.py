@@ -6,7 +6,7 @@ from random import Random
 
 from bench.quality import p2
 from bench.quality.baselines import Baselines
-from bench.quality.p1 import K, place, run
+from bench.quality.p1 import run
 from infra.replay import Row
 from learners.training import Training
 
@@ -19,10 +19,6 @@ def sessions(n: int, seed: int = 1) -> list[Row]:
         at[user] = at.get(user, rng.randrange(60)) + 1
         rows.append(Row(user, f"i{at[user] % 60}", None, 1e9 + 60.0 * time))
     return rows
-
-
-def test_a_place_is_counted_from_0_and_ends_at_k() -> None:
-    assert (place(["a", "b"], "b"), place(["a"], "z"), place([*map(str, range(40))], "30")) == (1, K, K)
 
 
 def test_what_can_be_known_is_found_and_each_event_is_scored_before_it_is_learned() -> None:

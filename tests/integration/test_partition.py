@@ -79,15 +79,20 @@ def committed(kafka: Kafka, topic: str) -> list[bytes]:
     return [record.value for record in control.read(kafka, topic) if record.key != b"position"]
 
 
-async def hang(kafka: Kafka, value: bytes) -> None:
-    """Records of the partition's own producer id in both topics, in a transaction that its coordinator does not know."""
+async def first_then_hung(kafka: Kafka) -> None:
+    """A commit, and a transaction of the same partition that hangs."""
+    one = partition(kafka, Numbers())
+    await one.open()
+    await one.commit(1, 0, step(b"first"))
+    await one.close()
     producer = AIOKafkaProducer(**kafka.aiokafka(), transactional_id="test-0")
     await producer.start()
-    await hang_in(producer, value)
+    await hang(producer, b"hung")
     await producer.stop()
 
 
-async def hang_in(producer: Any, value: bytes) -> None:
+async def hang(producer: Any, value: bytes) -> None:
+    """Records of the producer in both topics, in a transaction that its coordinator does not know."""
     await producer.begin_transaction()
     for topic, key in ((STATE, b"k"), (OUTPUT, b"o")):
         producer._txn_manager._txn_partitions.add(TopicPartition(topic, 0))
@@ -114,11 +119,7 @@ def test_what_was_committed_is_there_again_and_no_barrier_is_ever_seen(kafka: Ka
 
 def test_a_transaction_that_hangs_is_aborted_before_the_partition_goes_on(kafka: Kafka) -> None:
     async def story() -> None:
-        one = partition(kafka, Numbers())
-        await one.open()
-        await one.commit(1, 0, step(b"first"))
-        await one.close()
-        await hang(kafka, b"hung")
+        await first_then_hung(kafka)
         machine = Numbers()
         again = partition(kafka, machine)
         await again.open()
@@ -136,11 +137,7 @@ def test_what_hangs_is_aborted_also_where_the_first_who_tries_dies_of_it(kafka: 
             raise ConnectionError(place)
 
     async def story() -> None:
-        one = partition(kafka, Numbers())
-        await one.open()
-        await one.commit(1, 0, step(b"first"))
-        await one.close()
-        await hang(kafka, b"hung")
+        await first_then_hung(kafka)
         with monkeypatch.context() as patched:
             patched.setattr("streams.partition.failpoint", dies)
             with pytest.raises(ConnectionError):
@@ -171,7 +168,7 @@ def test_what_hung_shares_the_fate_of_the_next_transaction_in_every_topic(
         await one.commit(1, 0, step(b"first"))  # it told the output something, as the one that is forgotten does
         for topic in (STATE, OUTPUT):  # a commit is done before its markers are written
             await asyncio.to_thread(wait, lambda topic=topic: committed(kafka, topic) == [b"first"], 10)
-        await hang_in(one._producer, b"hung")
+        await hang(one._producer, b"hung")
         with monkeypatch.context() as patched:
             patched.setattr("streams.partition.failpoint", dies)
             if goes_on:

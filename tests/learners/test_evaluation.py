@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.evaluation import interval, metrics, ndcg, paired, ranks
+from learners.evaluation import interval, metrics, ndcg, paired, place, ranks
 from learners.histories import Questions
 
 LAST = 1 << 40
@@ -128,3 +128,7 @@ def test_an_interval_covers_the_mean_and_is_wider_where_users_differ() -> None:
     assert low < 0.5 < high and high - low == pytest.approx(2 * 1.96 * 0.5 / 20, abs=0.02)
     low, high = interval(values, np.repeat(np.arange(8), 50), 1)
     assert high - low > 0.4
+
+
+def test_a_place_is_counted_from_0_and_ends_at_k() -> None:
+    assert (place(["a", "b"], "b", 20), place(["a"], "z", 20), place([*map(str, range(40))], "30", 20)) == (1, 20, 20)

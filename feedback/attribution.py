@@ -6,8 +6,6 @@ after those that the answer knew (`seen`), which does not depend on how records 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -118,23 +116,16 @@ def verdict(logged: Logged, item: str, sources: int) -> npt.NDArray[np.uint8]:
     return ranks
 
 
-def slate(logged: Logged, item: str, features: int) -> Iterator[tuple[npt.NDArray[np.float32], int, float]]:
-    """The slate to learn `item` from, where its features were logged, and are ours: (rows, row of the item, weight), or nothing.
+def slate(logged: Logged, item: str, features: int) -> tuple[npt.NDArray[np.float32], int] | None:
+    """The slate to learn `item` from, where its features were logged, and are ours: (rows, row of the item), else nothing.
 
-    Rows are the item, the items sampled from the unshown, and the shown ones' share of a uniform draw: one. An item
-    that was only in the sample stands for the unshown ones that were not drawn: weight is the inverse of its chance.
+    Rows are the shown items and those sampled from the unshown: half of what the item stands against was thought good, which
+    measured better than a uniform draw of all; nor does an item of the sample weigh the inverse of its chance (docs/log.md).
     """
     ids = [*logged.shown, *logged.sample]
-    if item not in ids:
-        return
+    if item not in ids or len(ids) == 1:
+        return None
     values = np.frombuffer(logged.features, np.float16).astype(np.float32)
     if len(values) != len(ids) * features or not np.isfinite(values).all():
-        return
-    values = values.reshape(-1, features)
-    chosen = ids.index(item)
-    k, drawn = len(logged.shown), len(logged.sample)
-    weight = 1.0 if chosen < k else max(len(logged.candidates) - k, drawn) / max(drawn, 1)
-    other_shown = [row for row in range(k) if row != chosen]
-    rows = [chosen, *(row for row in range(k, k + drawn) if row != chosen), *other_shown[len(other_shown) // 2 :][:1]]
-    if len(rows) > 1:
-        yield values[rows], 0, weight
+        return None
+    return values.reshape(-1, features), ids.index(item)

@@ -1,7 +1,7 @@
 """The listwise ranker: a linear model whose softmax over a logged slate should give the chosen item all of it; river's AdaGrad learns it.
 
-The chosen item stands among items drawn uniformly from the same slate: hard negatives push a re-ranker below its best
-source, uniform ones lift it above (docs/learners.md). Weights leave as an array; `serving` scores with them in numpy.
+The chosen item stands among items drawn uniformly from the same logged slate, of which some were shown and some were not: hard
+negatives alone push a re-ranker below its best source (docs/learners.md). Weights leave as an array; `serving` scores with them in numpy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from river import optim
 from learners.weights import Weights, deviation
 
 NEGATIVES = 10  # drawn from a slate for each choice
-CLIP = 10.0  # largest weight of a rare choice (inverse propensity)
 RATE = 0.1  # of the weights of features that are divided by their deviation, so that one rate suits all
 FADE = 0.005  # of what is known of a feature's variance, at each slate
 
@@ -30,7 +29,7 @@ class ListwiseRanker:
     >>> rng = Random(7)
     >>> for _ in range(200):
     ...     slate = np.array([[float(row == 0), rng.random()] for row in range(5)])
-    ...     ranker.learn_slate(slate, 0, rng, 1.0, 0)
+    ...     ranker.learn_slate(slate, 0, rng, 0)
     >>> good, noise = ranker.weights().sum(0)
     >>> bool(good > 5 * abs(noise))
     True
@@ -41,8 +40,8 @@ class ListwiseRanker:
         self._names = [[f"{name}@{context}" for name in names] for context in range(contexts + 1)]  # the shared ones first
         self.load(None)
 
-    def learn_slate(self, slate: npt.NDArray[np.floating], chosen: int, rng: Random, weight: float, context: int) -> None:
-        """Learn that row `chosen` of `slate` [items, features] was preferred in that context; `weight` is clipped to `CLIP`."""
+    def learn_slate(self, slate: npt.NDArray[np.floating], chosen: int, rng: Random, context: int) -> None:
+        """Learn that row `chosen` of `slate` [items, features] was preferred in that context."""
         self.slates += 1
         self._variance += max(1 / self.slates, FADE) * (slate.var(0, dtype=np.float64) - self._variance)
         others = [row for row in range(len(slate)) if row != chosen]
@@ -50,7 +49,7 @@ class ListwiseRanker:
         shared, own, scaled = self._names[0], self._names[1 + context], self._scaled
         scores = rows @ np.array([scaled[a] + scaled[b] for a, b in zip(shared, own, strict=True)])
         shares = np.exp(scores - scores.max())
-        gradient = (min(weight, CLIP) * (shares @ rows / shares.sum() - rows[0])).tolist()
+        gradient = (shares @ rows / shares.sum() - rows[0]).tolist()
         self._optimizer.step(scaled, dict(zip((*shared, *own), (*gradient, *gradient), strict=True)))
 
     def _state(self) -> Weights:

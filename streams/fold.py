@@ -279,9 +279,10 @@ class Fold:
         logged = pending.logged()
         ranks = attribution.verdict(logged, item, len(SOURCES))
         ndcgs = dcg(ranks)
-        for rows, chosen, weight in attribution.slate(logged, item, len(FEATURES)):
+        slate = attribution.slate(logged, item, len(FEATURES))
+        if slate is not None:
             rng = Random(f"{self.partition}/{self.ranker.slates}")  # seeded by what the state holds
-            self.ranker.learn_slate(rows, chosen, rng, weight, min(logged.context, CONTEXTS - 1))
+            self.ranker.learn_slate(*slate, rng, min(logged.context, CONTEXTS - 1))
             touched.add("w·")
         ledger.remember(pending.id)
         touched.add(f"a·{user}")

@@ -4,7 +4,7 @@ from random import Random
 
 import numpy as np
 
-from learners.ranker import CLIP, NEGATIVES, ListwiseRanker
+from learners.ranker import NEGATIVES, ListwiseRanker
 from learners.weights import Weights
 
 NAMES = ("noise", "strong", "against", "weak")
@@ -16,7 +16,7 @@ def taught(slates: int, seed: int = 1, ranker: ListwiseRanker | None = None, con
     for _ in range(slates):
         slate = numbers.normal(size=(12, len(NAMES))).astype(np.float32)
         chosen = int(np.argmax(slate @ PLANTED + numbers.gumbel(size=12)))
-        ranker.learn_slate(slate, chosen, rng, 1.0, context)
+        ranker.learn_slate(slate, chosen, rng, context)
     return ranker
 
 
@@ -38,7 +38,7 @@ def test_what_a_context_teaches_is_shared_and_added_to_that_context_alone() -> N
     numbers = np.random.default_rng(2)
     for _ in range(400):
         slate = numbers.normal(size=(12, len(NAMES)))
-        opposed.learn_slate(slate, int(np.argmin(slate @ PLANTED)), against, 1.0, 1)
+        opposed.learn_slate(slate, int(np.argmin(slate @ PLANTED)), against, 1)
     shared, first, second = opposed.weights()
     assert np.dot(shared + first, PLANTED) > 0 > np.dot(shared + second, PLANTED)
 
@@ -63,23 +63,13 @@ def test_a_tombstone_forgets_all() -> None:
     assert ranker.dump() == ListwiseRanker(NAMES, 2).dump()
 
 
-def test_a_weight_counts_up_to_the_clip_and_not_beyond() -> None:
-    def learned(weight: float) -> list[float]:
-        ranker = ListwiseRanker(("a",), 2)
-        for row in (0.1, 0.2):
-            ranker.learn_slate(np.array([[row], [0.0]]), 0, Random(1), weight, 0)
-        return np.frombuffer(Weights.load(ranker.dump()).squares).tolist()
-
-    assert learned(CLIP) == learned(1e6) != learned(1.0)
-
-
 def test_negatives_are_drawn_from_the_slate_by_the_rng_handed_in() -> None:
     slate = np.eye(30)
     one, other = ListwiseRanker([str(n) for n in range(30)], 1), ListwiseRanker([str(n) for n in range(30)], 1)
-    one.learn_slate(slate, 0, Random(1), 1.0, 0)
-    other.learn_slate(slate, 0, Random(1), 1.0, 0)
+    one.learn_slate(slate, 0, Random(1), 0)
+    other.learn_slate(slate, 0, Random(1), 0)
     assert one.dump() == other.dump()
     assert (one.weights()[0] < 0).sum() == NEGATIVES
     other.load(None)
-    other.learn_slate(slate, 0, Random(2), 1.0, 0)
+    other.learn_slate(slate, 0, Random(2), 0)
     assert one.dump() != other.dump()

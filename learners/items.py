@@ -67,6 +67,10 @@ class Items:
         """int32[n]: rows of that partition's numbers, -1 where there is none any more."""
         return self._of[partition].take(numbers, mode="clip")
 
+    def table(self, partition: int) -> npt.NDArray[np.int32]:
+        """By number, what `rows` looks up; a larger number is looked up in the last place."""
+        return self._of[partition]
+
     def remove(self, name: str) -> None:
         """Free the item's row; its numbers name nobody from now on."""
         row = self.row.pop(name)

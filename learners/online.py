@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from struct import Struct
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from learners import neighbours
 from learners.items import Items
-from learners.occurrences import ENTRY, Dense, Near, Occurrences
+from learners.occurrences import ENTRY, Occurrences
 from learners.popularity import RECORD, Popularity
 from learners.profiles import Profiles
 
@@ -151,12 +148,3 @@ class Online:
     def _take(self, partition: int, row: int, value: bytes) -> None:
         self.popularity.load(partition, row, value[_HEAD.size : _COUNTED])
         self.occurrences.load(partition, row, value[_COUNTED:])
-
-    def near(self, rows: npt.NDArray[np.integer], own: tuple[int, int] | None, n: int) -> tuple[Near, Dense]:
-        """What is near a history of items in `rows`, oldest first, and the votes of session neighbours, for the first n rows.
-
-        `own`: (partition, number) of the user whose history it is.
-        """
-        looked_up = self.occurrences.looked_up(rows)
-        near = self.occurrences.scores(looked_up, own, self.profiles, self.popularity, n)
-        return near, neighbours.votes(rows, looked_up, own, self.profiles, n)

@@ -7,7 +7,7 @@ decoded to start, or encoded to be written.
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ LATE = 64  # items of late events that are remembered as had
 SESSION_GAP = 1800.0  # s without an event end a session
 HEAD = Struct("<IQIdH")  # the user's number, clock of the last event, choices ever in the sequence, their last time, items in it
 
-Column = npt.NDArray[np.integer]
+
+Column = npt.NDArray[Any]
 
 
 class Profile(NamedTuple):
@@ -123,19 +124,10 @@ class Profiles:
         profile = self.get(user)
         return [self.items.names[row] for row in profile.chosen[-RECENT:].tolist() if row >= 0] if profile else []
 
-    def around(self, partition: int, users: Column, positions: Column, reach: int) -> npt.NDArray[np.int32]:
-        """int32[n, 2 * reach + 1]: rows of the items that users chose around a choice of theirs, which is in the middle.
-
-        `users`: their numbers in that partition; `positions`: choices in the sequence before it. -1 where nothing was chosen, or is not
-        remembered.
-        """
+    def tables(self, partition: int) -> tuple[Column, Column, Column, Column]:
+        """`Sequences.tables`, and the rows of that partition's item numbers, -1 where there is none, as in the last place."""
         assert self._sequences is not None, "made not to serve"
-        return self.items.rows(partition, self._sequences.around(partition, users, positions, reach))
-
-    def last_rows(self, partition: int, users: Column, k: int) -> npt.NDArray[np.int32]:
-        """Rows of the last `k` items of each of `users`, their numbers in that partition, -1 for evicted ones."""
-        assert self._sequences is not None, "made not to serve"
-        return self.items.rows(partition, self._sequences.last(partition, users, k))
+        return *self._sequences.tables(partition), self.items.table(partition)
 
     def after(self, user: str, seen: int) -> str | None:
         """The user's first choice after the first `seen` ones; None where there is none yet, or it is too long ago."""

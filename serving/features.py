@@ -26,6 +26,7 @@ SOURCES = (
     "fresh",
     "history",
     "ranker",
+    "taste",
 )
 DEEP, RANKER = SOURCES.index("deep"), SOURCES.index("ranker")
 POPULAR = tuple(i for i, name in enumerate(SOURCES) if name.startswith("popular"))
@@ -64,6 +65,9 @@ FEATURES = (
     "popular_ever_share",
     "own_ever",
     "own_since",
+    "taste_share",
+    "taste_rank",
+    "taste_log",
 )
 
 GAPS = (60.0, 86_400.0)  # s since the user's last event: the ranker's contexts are below the first, the second, and above
@@ -77,7 +81,7 @@ class Facts:
     """What is known of n candidates, whichever source named them; a column each.
 
     `deep`: the sequence model's score, nan where it did not name the item, and `deep_rank` (255 there). `next`, `after`, `last`,
-    `covisited`: `learners.occurrences.Near`. `neighbours`: votes. `popularity` [n, half-lives]: decayed counts divided by the largest
+    `covisited`, `taste`: `learners.near.Near`. `neighbours`: votes. `popularity` [n, half-lives]: decayed counts divided by the largest
     of the catalogue. `age_days` since an item was first chosen; `idle`: events of the stream since it was last chosen. `own`: how often
     the user chose it lately, `own_ever`: of all that is remembered; `own_since`: choices since the last time, counting from 1, 0 where
     there was none. `affinity`: share of the history in its categories.
@@ -89,6 +93,7 @@ class Facts:
     after: Column
     last: Column
     covisited: Column
+    taste: Column
     neighbours: Column
     popularity: Column
     age_days: Column
@@ -120,6 +125,7 @@ def features(facts: Facts) -> npt.NDArray[np.float16]:
         np.log1p(facts.own), np.where(facts.own_since > 0, 1.0 / np.maximum(facts.own_since, 1), 0.0), facts.affinity,
         *facts.popularity.T,
         np.log1p(facts.own_ever), np.log1p(facts.own_since) / 6,
+        _share(facts.taste), _rank(facts.taste), np.log1p(10 * facts.taste),
     )  # fmt: skip
     return np.stack(columns, axis=1).astype(np.float16)
 

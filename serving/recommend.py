@@ -12,7 +12,9 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from learners.occurrences import Dense, Near, best_rows
+from learners import neighbours
+from learners.near import Dense, Near, leading, near
+from learners.occurrences import REMEMBERED, best_rows
 from learners.online import Online
 from learners.profiles import RECENT
 from serving.catalogue import Catalogue
@@ -21,7 +23,7 @@ from serving.features import ABSENT, FEATURES, POPULAR, RANKER, SOURCES, Facts, 
 from serving.guard import Guard, merged
 from serving.repeats import Repeats, never_happen
 
-TAKEN = {"deep": 60, "after": 30, "covisited": 50, "neighbours": 40, "fresh": 10, "history": 30}
+TAKEN = {"deep": 60, "after": 30, "covisited": 50, "taste": 50, "neighbours": 40, "fresh": 10, "history": 30}
 NEWEST = 10  # of the history; then those that the user chose most often  # per source; union ~150
 POPULAR_TAKEN = 20
 POPULAR_KEPT = 400  # popular items per half-life that are kept ready: enough to skip what a heavy user has had
@@ -152,7 +154,9 @@ class View:
         mask[[r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]] = False
         return mask
 
-    def facts(self, shared: Shared, keys: Sequence[Key], deep: Scored, near: Near, votes: Dense, chosen: npt.NDArray[np.integer]) -> Facts:
+    def facts(
+        self, shared: Shared, keys: Sequence[Key], deep: Scored, around: Near, votes: Dense, chosen: npt.NDArray[np.integer]
+    ) -> Facts:
         """What is known of the candidates `keys` for a history of items in the rows `chosen`, oldest first."""
         names, n = self.online.items.names, len(votes)
         rows = np.array([key if isinstance(key, int) else -1 for key in keys], np.intp)
@@ -177,8 +181,8 @@ class View:
         return Facts(
             deep=np.array([score for _, score in places]),
             deep_rank=np.array([min(rank, ABSENT) for rank, _ in places], np.uint8),
-            next=of(near.next, known), after=of(near.after, known), last=of(near.last, known), covisited=of(near.around, known),
-            neighbours=of(votes, known),
+            next=of(around.next, known), after=of(around.after, known), last=of(around.last, known), covisited=of(around.around, known),
+            taste=of(around.taste, known), neighbours=of(votes, known),
             popularity=of(shared.scores, counted) / shared.top,
             age_days=np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0),
             idle=of(shared.idle, counted, np.inf),
@@ -226,7 +230,10 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         wanted, had = open_to.copy(), set(ask.recent)
         rows = np.concatenate([past.had if past else chosen, chosen])
         wanted[rows[(rows >= 0) & (rows < n)]] = False
-    near, votes = online.near(recent, past.place if past else None, n)
+    last, own = chosen[-REMEMBERED:], past.place if past else None
+    looked_up = online.occurrences.looked_up(last)
+    around = near(looked_up, own, online.profiles, online.popularity, n)
+    votes = neighbours.votes(last, looked_up, own, online.profiles, n)
 
     def may(key: Key, mask: Mask) -> bool:
         if isinstance(key, int):
@@ -234,13 +241,14 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         return key not in ask.exclude and view.catalogue.allows(key, ask.categories) and (mask is open_to or key not in had)
 
     def best_of(source: str, scores: Dense) -> list[Key]:
-        rows = np.flatnonzero(np.where(wanted, scores, 0.0))
+        rows = leading(scores, wanted, TAKEN[source])
         return [r for r, _ in best_rows(names, rows, scores[rows], TAKEN[source])]
 
     lists: dict[str, list[Key]] = {
         "deep": [key for item, _ in deep if may(key := row.get(item, item), wanted)][: TAKEN["deep"]],
-        "after": best_of("after", near.after),
-        "covisited": best_of("covisited", near.around),
+        "after": best_of("after", around.after),
+        "covisited": best_of("covisited", around.around),
+        "taste": best_of("taste", around.taste),
         "neighbours": best_of("neighbours", votes),
         "fresh": list(islice((key for key in shared.fresh if may(key, wanted)), TAKEN["fresh"])),
     }
@@ -262,7 +270,7 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
             if named:
                 break
     keys, ranks = union(taken)
-    values = features(view.facts(shared, keys, deep, near, votes, chosen))
+    values = features(view.facts(shared, keys, deep, around, votes, chosen))
     situation = context(view.watermark - past.last) if past and not ask.recent else 0
     learned = values.astype(np.float32) @ (
         shared.ranking[0] + shared.ranking[1 + situation] if len(shared.ranking) else np.zeros(len(FEATURES))

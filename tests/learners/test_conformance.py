@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners import neighbours, occurrences, popularity, profiles
+from learners import near, neighbours, occurrences, popularity, profiles
 from learners.online import Online
 
 Choice = tuple[str, str, float]
@@ -119,7 +119,7 @@ def test_partitions_of_occurrences_rank_as_one() -> None:
     rng = Random(3)
     alone, merged = split([(f"u{rng.randrange(40)}", f"i{rng.randrange(20)}", 0.0) for _ in range(300)])
     for recent in (["i1"], ["i2", "i3", "i4"], [f"i{n}" for n in range(12)]):
-        lists = [o.occurrences.rank("v", recent, o.profiles, o.popularity, 20) for o in (merged, alone)]
+        lists = [near.rank("v", recent, o.occurrences, o.profiles, o.popularity, 20) for o in (merged, alone)]
         for ours, theirs in zip(*lists, strict=True):
             assert dict(ours) == pytest.approx(dict(theirs))
             assert np.allclose([s for _, s in ours], [s for _, s in theirs])

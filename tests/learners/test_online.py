@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from learners import neighbours
+from learners.near import rank
 from learners.occurrences import ENTRY
 from learners.online import ITEM, Memory, Online
 
@@ -13,7 +14,7 @@ Records = dict[bytes, bytes]
 
 def near(online: Online, recent: list[str]) -> tuple[set[str], ...]:
     """Items that are named after and around a history, and by its session neighbours."""
-    after, around = online.occurrences.rank("v", recent, online.profiles, online.popularity, 9)
+    after, around = rank("v", recent, online.occurrences, online.profiles, online.popularity, 9)
     found = after, around, neighbours.rank("v", recent, online.occurrences, online.profiles, 9)
     return tuple({item for item, _ in entries} for entries in found)
 

@@ -41,6 +41,13 @@ class Users:
         return Named(self.of.recent(user), profile.n, had, profile.last)
 
 
+def sequence(profiles: Profiles, partition: int, user: int) -> list[int]:
+    """Rows of what is looked up by the user's number."""
+    slots, at, items, rows = profiles.tables(partition)
+    start, _, size, _ = at[:, slots[user]].tolist()
+    return rows[np.minimum(items[start : start + size], len(rows) - 1)].tolist()
+
+
 def learned(n: int) -> Users:
     users = Users()
     for i in range(n):
@@ -89,22 +96,6 @@ def test_an_item_older_than_all_that_is_kept_may_come_back() -> None:
     assert users.learn("u", "i0", NOW + 1e4) == (True, False)
 
 
-def test_around_a_choice_is_what_stands_beside_it_while_it_is_remembered() -> None:
-    users = learned(6)
-    nothing = -1
-
-    def around(*places: tuple[int, int]) -> list[list[int]]:
-        numbers, positions = np.array(places).T
-        return users.of.around(0, numbers, positions, 2).tolist()
-
-    assert around((0, 0), (0, 3), (0, 5)) == [[nothing, nothing, 0, 1, 2], [1, 2, 3, 4, 5], [3, 4, 5, nothing, nothing]]
-    assert around((0, 6), (7, 0)) == [[nothing] * 5] * 2
-    users = learned(KEPT + 3)
-    assert around((0, 2), (0, 3)) == [[nothing] * 5, [nothing, nothing, 3, 4, 5]]
-    users.learn("u", "late", NOW - 2 * SESSION_GAP)
-    assert around((0, KEPT + 2)) == [[KEPT, KEPT + 1, KEPT + 2, nothing, nothing]]
-
-
 @given(st.integers(0, 120), st.integers(-3, 130))
 def test_after_names_the_first_choice_after_the_seen_ones_while_it_is_remembered(n: int, seen: int) -> None:
     wanted = f"i{seen}" if 0 <= seen < n else None
@@ -132,7 +123,7 @@ def test_a_tombstone_forgets_the_user() -> None:
     assert (of.get("u"), of.dump("u"), of.recent("u"), of.after("u", 0), of.number("u"), of.seen("u"), len(of)) == (
         None, None, [], None, None, 0, 0,
     )  # fmt: skip
-    assert of.last_rows(0, np.array([0]), 5).tolist() == []
+    assert sequence(of, 0, 0) == []
     of.load(0, "u", None)
 
 
@@ -145,8 +136,8 @@ def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
         items.place(1, n, f"i{n}")
     both.load(1, "u", record)
     assert both.number("u") == (1, 0)
-    assert both.last_rows(0, np.array([0]), 2).tolist() == []
-    assert [items.names[row] for row in both.last_rows(1, np.array([0, 7]), 2)] == ["i1", "i2"]
+    assert (sequence(both, 0, 0), sequence(both, 1, 7)) == ([], [])
+    assert [items.names[row] for row in sequence(both, 1, 0)] == ["i0", "i1", "i2"]
     past = both.get("u")
     assert past is not None and (past.place, past.n) == ((1, 0), 3)
     assert [items.names[row] for row in past.chosen] == [items.names[row] for row in past.had] == ["i0", "i1", "i2"]
@@ -159,8 +150,7 @@ def test_a_user_who_comes_back_under_another_number_is_found_by_the_new_one_only
     record = again.of.dump("u")
     assert record is not None
     one.of.load(0, "u", (9).to_bytes(4, "little") + record[4:])
-    assert one.of.last_rows(0, np.array([0]), 5).tolist() == []
-    assert one.of.last_rows(0, np.array([9]), 5).tolist() == [0, 1, -1]
+    assert (sequence(one.of, 0, 0), sequence(one.of, 0, 9)) == ([], [0, 1, -1])
 
 
 def test_two_fresh_profiles_share_nothing() -> None:

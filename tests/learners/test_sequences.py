@@ -4,9 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.sequences import NOTHING, Sequences
-
-REACH = 2
+from learners.sequences import Sequences
 
 users = st.tuples(st.integers(0, 1), st.integers(0, 6))
 histories = st.lists(st.integers(0, 1 << 32), max_size=40)
@@ -25,16 +23,11 @@ def test_what_was_put_is_found(changes: list[tuple[tuple[int, int], tuple[list[i
         made.put(partition, user, len(items) + change[1], np.array(items, np.uint32))
         wanted[partition, user] = items, change[1]
     for partition in range(2):
-        everybody = np.arange(8)
-        kept = [wanted.get((partition, user), ([], 0)) for user in range(8)]
-        assert made.last(partition, everybody, 3).tolist() == [item for items, _ in kept for item in items[-3:]]
-        for user, (items, lost) in enumerate(kept):
-            positions = np.arange(len(items) + lost + 2)
-            found = made.around(partition, np.full(len(positions), user), positions, REACH)
-            for position, window in zip(positions.tolist(), found.tolist(), strict=True):
-                here = position - lost
-                whole = [*[int(NOTHING)] * REACH, *items, *[int(NOTHING)] * REACH]
-                assert window == (whole[here : here + 2 * REACH + 1] if 0 <= here < len(items) else [int(NOTHING)] * (2 * REACH + 1))
+        slots, at, chosen = made.tables(partition)
+        for user in range(8):
+            start, _, size, n = at[:, slots[user]].tolist()
+            items, lost = wanted.get((partition, user), ([], 0))
+            assert (chosen[start : start + size].tolist(), n) == (items, len(items) + lost)
 
 
 def test_room_that_became_free_is_used_again() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from learners.near import rank
 from learners.online import Online
 from serving.features import ABSENT, CONTEXTS, FEATURES, RANKER, SOURCES
 from serving.guard import Guard
@@ -193,7 +194,7 @@ def test_the_leading_source_fills_first_then_the_next(views: dict[bool, View]) -
     view.guards[0] = Guard(sums, 100.0)
     view.refresh()
     online = view.online
-    covisited = [i for i, _ in online.occurrences.rank("u1", online.profiles.recent("u1"), online.profiles, online.popularity, 80)[1]]
+    covisited = [i for i, _ in rank("u1", online.profiles.recent("u1"), online.occurrences, online.profiles, online.popularity, 80)[1]]
     deep = [(item, 1.0) for item in ("i59", "i58", "i57")]
     made = asked(view, Ask("u1", k=8), deep)
     assert made.items == (["i59", "i58", "i57"] + [i for i in covisited if i not in ("i57", "i58", "i59")])[:8]

@@ -1,15 +1,28 @@
-"""Loops that are compiled: numba, kept beside the source from the first run on, and without the interpreter's lock."""
+"""Loops that are compiled: numba, when they are first called; processes that never call one do without it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any, TypeVar, cast
-
-from numba import njit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """The function as machine code, for the types of its first arguments."""
-    return cast(F, njit(cache=True, nogil=True)(function))
+    """The function as machine code for the types of its arguments, without the interpreter's lock.
+
+    Kept beside the source, so that it is compiled once. It may call no other compiled one.
+    """
+
+    @cache
+    def machine_code() -> Callable[..., Any]:
+        from numba import njit
+
+        return cast(Callable[..., Any], njit(cache=True, nogil=True)(function))
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        return machine_code()(*args)
+
+    return cast(F, call)

@@ -7,6 +7,7 @@ an item that was evicted then names nobody. A process keeps all partitions' item
 from __future__ import annotations
 
 from array import array
+from hashlib import blake2b
 from sys import intern
 
 import numpy as np
@@ -32,6 +33,7 @@ class Items:
         self.next = 0  # the first partition's next new number
         self._of = [np.full(64, -1, np.int32) for _ in range(partitions)]  # by number: row, -1 where there is none, as in the last place
         self._free: list[int] = []
+        self._ties = np.zeros(64, np.int64)  # by row: the name's hash
 
     def learn(self, name: str) -> int:
         """The item's row; a new item gets the first partition's next number."""
@@ -53,7 +55,10 @@ class Items:
                 row = len(self.names)
                 self.names.append(name)
                 self.number.append(0)
+                if row >= len(self._ties):
+                    self._ties = np.concatenate([self._ties, np.zeros(len(self._ties) // 2, np.int64)])
             self.row[name] = row
+            self._ties[row] = int.from_bytes(blake2b(name.encode(), digest_size=7).digest())
         of = self._of[partition]
         if number >= len(of) - 1:  # replaced, never resized: another thread may be reading
             self._of[partition] = np.concatenate([of, np.full(number + 1, -1, np.int32)])
@@ -70,6 +75,10 @@ class Items:
     def table(self, partition: int) -> npt.NDArray[np.int32]:
         """By number, what `rows` looks up; a larger number is looked up in the last place."""
         return self._of[partition]
+
+    def ties(self, n: int) -> npt.NDArray[np.int64]:
+        """Hashes of the names in the first n rows, by which equals are put in order."""
+        return self._ties[:n]
 
     def remove(self, name: str) -> None:
         """Free the item's row; its numbers name nobody from now on."""

@@ -52,9 +52,8 @@ def near(looked_up: Sequence[Looked], own: tuple[int, int] | None, profiles: Pro
     for partition, at in enumerate(looked_up):
         mine = own[1] if own is not None and own[0] == partition else -1
         _look_around(at.entries, at.sizes, at.lasting, share, cosine, taste, mine, *profiles.tables(partition), out)
-    for row in (2, 3, 4):
-        named = np.flatnonzero(out[row])
-        out[row, named] /= np.sqrt(popularity.choices(named) + 1.0)
+    named = np.flatnonzero(out[2:].any(0))
+    out[2:, named] /= np.sqrt(popularity.choices(named) + 1.0)
     return Near(*out)
 
 
@@ -76,7 +75,7 @@ def _look_around(
                 continue
             if age < NEWEST:
                 for place in range(here + 1, min(size, here + 4)):
-                    row = row_of(items[start + place], rows)
+                    row = rows[min(np.int64(items[start + place]), len(rows) - 1)]
                     if 0 <= row < n:
                         out[1, row] += share[age] / (place - here)
                         if age == 0 and place == here + 1:
@@ -86,7 +85,7 @@ def _look_around(
             wide = REACH if age < MATCHED else 0
             reach = max(wide, TASTE_REACH if nth < lasting else 0)
             for place in range(max(0, here - reach), min(size, here + reach + 1)):
-                row = row_of(items[start + place], rows)
+                row = rows[min(np.int64(items[start + place]), len(rows) - 1)]
                 if place == here or not 0 <= row < n:
                     continue
                 if wide:
@@ -98,27 +97,25 @@ def _look_around(
 
 
 @compiled
-def row_of(number: Any, rows: Any) -> Any:
-    """The row of an item's number, as `Items.rows`."""
-    return rows[min(np.int64(number), len(rows) - 1)]
-
-
-@compiled
-def leading(scores: Any, wanted: Any, k: int) -> Any:
-    """intp[at least k]: wanted rows with the k highest scores above 0, and all that equal the last of these, in no order."""
-    rows, best = np.flatnonzero(scores), np.empty(k)  # best first
-    found = 0
-    for row in rows:
+def leading(scores: Any, wanted: Any, ties: Any, k: int) -> Any:
+    """int64[at most k]: wanted rows with the highest scores above 0, best first, equals by `ties`."""
+    rows, found = np.empty(k, np.int64), 0
+    for row in range(len(scores)):
         score = scores[row]
-        if wanted[row] and score > 0 and (found < k or score > best[k - 1]):
-            place = min(found, k - 1)
+        if score <= 0 or not wanted[row]:
+            continue
+        place = min(found, k)
+        while place > 0:
+            before = rows[place - 1]
+            if scores[before] > score or (scores[before] == score and ties[before] < ties[row]):
+                break
+            if place < k:
+                rows[place] = before
+            place -= 1
+        if place < k:
+            rows[place] = row
             found = min(found + 1, k)
-            while place > 0 and best[place - 1] < score:
-                best[place] = best[place - 1]
-                place -= 1
-            best[place] = score
-    least = best[k - 1] if found == k else 0.0
-    return np.array([row for row in rows if wanted[row] and scores[row] >= least and scores[row] > 0])
+    return rows[:found]
 
 
 def rank(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.compiled import compiled
-from learners.near import Dense, row_of
+from learners.near import Dense
 from learners.occurrences import MATCHED, Looked, Occurrences, Scored, best
 from learners.profiles import Profiles
 
@@ -69,7 +69,7 @@ def _vote(users: Any, slots: Any, at: Any, items: Any, rows: Any, voted: Any) ->
         slot = slots[user] if user < len(slots) else 0
         start, size = np.int64(at[0, slot]), np.int64(at[2, slot])
         for place in range(max(start, start + size - TAKEN), start + size):
-            row = row_of(items[place], rows)
+            row = rows[min(np.int64(items[place]), len(rows) - 1)]
             if 0 <= row < len(voted):
                 voted[row] += 1.0
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from learners.compiled import compiled
 
 # Order is part of the wire format (Impression.ranks): append only.
 SOURCES = (
@@ -107,44 +110,43 @@ class Facts:
 def features(facts: Facts) -> npt.NDArray[np.float16]:
     """float16[n, features]."""
     named = ~np.isnan(facts.deep)
-    score = np.full(len(named), -1.0)
+    score = np.zeros(len(named))
     if named.any():
         spread = float(facts.deep[named].std()) or 1.0
-        score[named] = (facts.deep[named] - facts.deep[named].mean()) / spread * 0.5
-    else:
-        score[:] = 0.0
+        score[:] = np.where(named, (facts.deep - facts.deep[named].mean()) / spread * 0.5, -1.0)
+    sources = (facts.next, facts.after, facts.last, facts.covisited, facts.neighbours, facts.taste)
+    next_, after, last, covisited, neighbours, taste = _compare(np.array(sources, np.float64))
     columns = (
-        score, _inverse(facts.deep_rank, named),
-        _share(facts.next),
-        _share(facts.after), _rank(facts.after), np.log1p(10 * facts.after),
-        _share(facts.last),
-        _share(facts.covisited), _rank(facts.covisited), np.log1p(10 * facts.covisited),
-        _share(facts.neighbours), _rank(facts.neighbours), np.log1p(10 * facts.neighbours),
+        score, np.where(named, 1.0 / (1.0 + facts.deep_rank), 0.0),
+        next_[0], *after, last[0], *covisited, *neighbours,
         *(np.log1p(facts.popularity * 100.0) / np.log(101.0)).T,
         1.0 / (1.0 + facts.age_days), np.log1p(facts.age_days) / 5, np.log1p(np.minimum(facts.idle, 1e9)) / 10,
         np.log1p(facts.own), np.where(facts.own_since > 0, 1.0 / np.maximum(facts.own_since, 1), 0.0), facts.affinity,
         *facts.popularity.T,
         np.log1p(facts.own_ever), np.log1p(facts.own_since) / 6,
-        _share(facts.taste), _rank(facts.taste), np.log1p(10 * facts.taste),
+        *taste,
     )  # fmt: skip
-    return np.stack(columns, axis=1).astype(np.float16)
+    return np.array(columns, np.float16).T
+
+
+@compiled
+def _compare(sources: Any) -> Any:
+    """float64[sources, 3, n]: what each source gives the candidates as the root of its share of the largest, as 1 / (1 + candidates with
+    more), 0 for a value of 0, and as a logarithm. Equal values have equal ranks, in whatever order they stand.
+    """
+    m, n = sources.shape
+    out = np.zeros((m, 3, n))
+    for source in range(m):
+        values = np.sort(sources[source])
+        for candidate in range(n):
+            value = sources[source, candidate]
+            if value > 0:
+                out[source, 0, candidate] = np.sqrt(value / max(values[-1], 1e-9))
+                out[source, 1, candidate] = 1.0 / (1 + n - np.searchsorted(values, value, side="right"))
+                out[source, 2, candidate] = np.log1p(10.0 * value)
+    return out
 
 
 def context(gap_s: float) -> int:
     """In which of the ranker's contexts an ask is that comes so long after the user's last event."""
     return bisect_right(GAPS, gap_s)
-
-
-def _share(values: Column) -> Column:
-    """Of the largest among the candidates, its square root."""
-    return np.asarray(np.sqrt(values / max(float(values.max(initial=0.0)), 1e-9)))
-
-
-def _rank(values: Column) -> Column:
-    """1 / (1 + candidates with more), 0 for a value of 0: equal values have equal ranks, in whatever order they stand."""
-    more = len(values) - np.searchsorted(np.sort(values), values, side="right")
-    return _inverse(more, values > 0)
-
-
-def _inverse(ranks: npt.NDArray[np.integer], named: npt.NDArray[np.bool_]) -> Column:
-    return np.where(named, 1.0 / (1.0 + ranks), 0.0)

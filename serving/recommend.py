@@ -5,14 +5,15 @@ Time and randomness come in; nothing here knows Kafka, Triton or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from learners import neighbours
+from learners.compiled import compiled
 from learners.near import Dense, Near, leading, near
 from learners.occurrences import REMEMBERED, best_rows
 from learners.online import Online
@@ -35,6 +36,7 @@ DAY = 86_400.0
 Scored = list[tuple[str, float]]
 Key = int | str  # an item by its row in the online state, or by its name where it has none
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -155,38 +157,42 @@ class View:
         return mask
 
     def facts(
-        self, shared: Shared, keys: Sequence[Key], deep: Scored, around: Near, votes: Dense, chosen: npt.NDArray[np.integer]
+        self, shared: Shared, rows: Rows, names: Sequence[str], deep: Scored, around: Near, votes: Dense, past: Rows, counts: Dense
     ) -> Facts:
-        """What is known of the candidates `keys` for a history of items in the rows `chosen`, oldest first."""
-        names, n = self.online.items.names, len(votes)
-        rows = np.array([key if isinstance(key, int) else -1 for key in keys], np.intp)
-        known, counted = (rows >= 0) & (rows < n), (rows >= 0) & (rows < len(shared.scores))
+        """What is known of the candidates in `rows` (-1: it has none), called `names`, for a history of items in the rows `past`, which
+        `counts` counts.
+        """
+        unknown, uncounted = rows < 0, (rows < 0) | (rows >= len(shared.scores))
 
-        def of(values: npt.NDArray[np.floating], mask: Mask, otherwise: float = 0.0) -> npt.NDArray[np.floating]:
-            out = np.full((len(rows), *values.shape[1:]), otherwise)
-            out[mask] = values[rows[mask]]
+        def of(values: npt.NDArray[np.floating], missing: Mask, otherwise: float = 0.0) -> npt.NDArray[np.floating]:
+            if not len(values):
+                return np.full((len(rows), *values.shape[1:]), otherwise)
+            out = values.take(rows, 0, mode="clip")
+            out[missing] = otherwise
             return out
 
-        first = of(shared.first, counted, np.inf)
-        named = {item: (rank, score) for rank, (item, score) in enumerate(deep)}
-        items = [names[key] if isinstance(key, int) else key for key in keys]
-        places = [named.get(item, (ABSENT, np.nan)) for item in items]
-        ever, latest = _counted(chosen, n)
-        lately, _ = _counted(chosen[-RECENT:], n)
+        first = of(shared.first, uncounted, np.inf)
+        scores, ranks = np.full(len(rows), np.nan), np.full(len(rows), ABSENT, np.uint8)
+        if deep:
+            named = {item: (min(rank, ABSENT), score) for rank, (item, score) in enumerate(deep)}
+            for place, name in enumerate(names):
+                if name in named:
+                    ranks[place], scores[place] = named[name]
+        own, ever, latest = (of(values, unknown) for values in counts)
         affinity = np.zeros(len(rows))
-        taste = self.catalogue.affinity([names[r] for r in chosen[-20:].tolist() if r >= 0])
+        taste = self.catalogue.affinity([self.online.items.names[r] for r in past[-20:].tolist() if r >= 0])
         if taste:
             categories = self.catalogue.categories
-            affinity[:] = [sum(taste.get(c, 0.0) for c in categories.get(i, ())) / max(len(categories.get(i, ())), 1) for i in items]
+            affinity[:] = [sum(taste.get(c, 0.0) for c in categories.get(i, ())) / max(len(categories.get(i, ())), 1) for i in names]
         return Facts(
-            deep=np.array([score for _, score in places]),
-            deep_rank=np.array([min(rank, ABSENT) for rank, _ in places], np.uint8),
-            next=of(around.next, known), after=of(around.after, known), last=of(around.last, known), covisited=of(around.around, known),
-            taste=of(around.taste, known), neighbours=of(votes, known),
-            popularity=of(shared.scores, counted) / shared.top,
+            deep=scores,
+            deep_rank=ranks,
+            next=of(around.next, unknown), after=of(around.after, unknown), last=of(around.last, unknown),
+            covisited=of(around.around, unknown), taste=of(around.taste, unknown), neighbours=of(votes, unknown),
+            popularity=of(shared.scores, uncounted) / shared.top,
             age_days=np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0),
-            idle=of(shared.idle, counted, np.inf),
-            own=of(lately, known), own_ever=of(ever, known), own_since=of(np.where(latest > 0, len(chosen) + 1 - latest, 0), known),
+            idle=of(shared.idle, uncounted, np.inf),
+            own=own, own_ever=ever, own_since=np.where(latest > 0, len(past) + 1 - latest, 0),
             affinity=affinity,
         )  # fmt: skip
 
@@ -220,10 +226,10 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     online, shared = view.online, view.shared
     names, row = online.items.names, online.items.row
     n = len(names)  # other threads may add items: these are the ones that this answer knows
+    ties = online.items.ties(n)
     past = online.profiles.get(ask.user) if ask.user else None
     session = [row.get(item, -1) for item in ask.recent]
     chosen = np.array(session, np.int32) if ask.recent else past.chosen if past else np.empty(0, np.int32)
-    recent = chosen[-RECENT:]
     open_to = view.open_to(ask, n)
     wanted, had = open_to, set[str]()
     if shared.once:  # where streams do not repeat, a session's own items are no news to it either
@@ -235,42 +241,51 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     around = near(looked_up, own, online.profiles, online.popularity, n)
     votes = neighbours.votes(last, looked_up, own, online.profiles, n)
 
-    def may(key: Key, mask: Mask) -> bool:
-        if isinstance(key, int):
-            return key < n and bool(mask[key]) and names[key] != ""
-        return key not in ask.exclude and view.catalogue.allows(key, ask.categories) and (mask is open_to or key not in had)
+    counts = counted(chosen, RECENT, n)
+    nameless = list[str]()  # candidates that are in no row: n and above
 
-    def best_of(source: str, scores: Dense) -> list[Key]:
-        rows = leading(scores, wanted, TAKEN[source])
-        return [r for r, _ in best_rows(names, rows, scores[rows], TAKEN[source])]
+    def numbered(keys: Iterable[Key], mask: Mask, most: int) -> list[int]:
+        """The first `most` of them that may be shown, as numbers."""
+        out = list[int]()
+        for key in keys:
+            if isinstance(key, int):
+                if 0 <= key < n and mask[key] and names[key]:
+                    out.append(key)
+            elif key not in ask.exclude and view.catalogue.allows(key, ask.categories) and (mask is open_to or key not in had):
+                if key not in nameless:
+                    nameless.append(key)
+                out.append(n + nameless.index(key))
+            if len(out) == most:
+                break
+        return out
 
-    lists: dict[str, list[Key]] = {
-        "deep": [key for item, _ in deep if may(key := row.get(item, item), wanted)][: TAKEN["deep"]],
-        "after": best_of("after", around.after),
-        "covisited": best_of("covisited", around.around),
-        "taste": best_of("taste", around.taste),
-        "neighbours": best_of("neighbours", votes),
-        "fresh": list(islice((key for key in shared.fresh if may(key, wanted)), TAKEN["fresh"])),
+    lists: dict[str, Sequence[int] | Rows] = {
+        "deep": numbered((row.get(item, item) for item, _ in deep), wanted, TAKEN["deep"]),
+        "after": leading(around.after, wanted, ties, TAKEN["after"]),
+        "covisited": leading(around.around, wanted, ties, TAKEN["covisited"]),
+        "taste": leading(around.taste, wanted, ties, TAKEN["taste"]),
+        "neighbours": leading(votes, wanted, ties, TAKEN["neighbours"]),
+        "fresh": numbered(shared.fresh, wanted, TAKEN["fresh"]),
     }
     if not shared.once:
-        newest = (key for key in dict.fromkeys(reversed(recent.tolist())) if key >= 0 and may(key, open_to))
-        ever, latest = _counted(chosen, n)
-        often = best_of("history", ever + latest / (len(chosen) + 1))  # the latest of equals
-        lists["history"] = list(dict.fromkeys([*islice(newest, NEWEST), *often]))[: TAKEN["history"]]
-    taken = [lists.get(name, []) for name in SOURCES]
+        newest = numbered(dict.fromkeys(chosen[: -RECENT - 1 : -1].tolist()), open_to, NEWEST)
+        often = leading(counts[1] + counts[2] / (len(chosen) + 1), wanted, ties, TAKEN["history"])  # the latest of equals
+        lists["history"] = list(dict.fromkeys([*newest, *often.tolist()]))[: TAKEN["history"]]
+    taken = [np.asarray(lists.get(name, ()), np.int64) for name in SOURCES]
     for source, popular in zip(POPULAR, shared.popular, strict=True):
-        taken[source] = popular[wanted[popular]][:POPULAR_TAKEN].tolist()
-    named = set[Key]().union(*taken)
-    if len(named) < ask.k:  # popular ones down to the last; were there none, what the user has had
-        everything = _everything(view, shared)
+        taken[source] = popular[wanted[popular]][:POPULAR_TAKEN]
+    keys, ranks = union(np.concatenate(taken), np.array([len(keys) for keys in taken]), n + len(nameless))
+    if len(keys) < ask.k:  # popular ones down to the last; were there none, what the user has had
+        everything, named = _everything(view, shared), set(keys.tolist())
         for mask in (wanted,) if named else (wanted, open_to):
-            more = list(islice((key for key in everything if key not in named and may(key, mask)), ask.k - len(named)))
-            taken[POPULAR[-1]] = [*taken[POPULAR[-1]], *more]
-            named.update(more)
-            if named:
+            more = [key for key in numbered(everything, mask, len(everything)) if key not in named][: ask.k - len(named)]
+            if named or more:
                 break
-    keys, ranks = union(taken)
-    values = features(view.facts(shared, keys, deep, around, votes, chosen))
+        taken[POPULAR[-1]] = np.concatenate([taken[POPULAR[-1]], np.array(more, np.int64)])
+        keys, ranks = union(np.concatenate(taken), np.array([len(keys) for keys in taken]), n + len(nameless))
+    items = [names[key] if key < n else nameless[key - n] for key in keys.tolist()]
+    keys[keys >= n] = -1
+    values = features(view.facts(shared, keys, items, deep, around, votes, chosen, counts))
     situation = context(view.watermark - past.last) if past and not ask.recent else 0
     learned = values.astype(np.float32) @ (
         shared.ranking[0] + shared.ranking[1 + situation] if len(shared.ranking) else np.zeros(len(FEATURES))
@@ -278,31 +293,41 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     if len(shared.ranking):
         ranks[np.argsort(-learned, kind="stable"), RANKER] = np.minimum(np.arange(len(values)), ABSENT - 1)
     scores = learned if shared.order[0] == RANKER and len(shared.ranking) else _filled(ranks, shared.order)
-    items = [names[key] if isinstance(key, int) else key for key in keys]
     return Considered(items, values, ranks, scores, past.n if past else 0, situation, shared.positions)
 
 
-def union(lists: Sequence[Sequence[Key]]) -> tuple[list[Key], npt.NDArray[np.uint8]]:
-    """Join one best-first list per source, in the order of `SOURCES`: every candidate once, and uint8[n, sources] ranks from 0.
-
-    `ABSENT` where a source did not name the candidate.
+@compiled
+def union(keys: Any, sizes: Any, n: int) -> Any:
+    """Join one best-first list per source, in the order of `SOURCES`, of keys below n: every key once, and uint8[keys, sources] ranks from
+    0, `ABSENT` where a source did not name it.
     """
-    place: dict[Key, int] = {}
-    for keys in lists:
-        for key in keys:
-            place.setdefault(key, len(place))
-    ranks = np.full((len(place), len(SOURCES)), ABSENT, np.uint8)
-    for source, keys in enumerate(lists):
-        if keys:
-            ranks[[place[key] for key in keys], source] = np.minimum(np.arange(len(keys)), ABSENT - 1)
-    return list(place), ranks
+    place, found = np.full(n, -1), 0
+    out, ranks = np.empty(len(keys), np.int64), np.full((len(keys), len(sizes)), 255, np.uint8)
+    at = 0
+    for source in range(len(sizes)):
+        for rank in range(sizes[source]):
+            key = keys[at]
+            at += 1
+            if place[key] < 0:
+                place[key] = found
+                out[found] = key
+                found += 1
+            ranks[place[key], source] = min(rank, 254)
+    return out[:found], ranks[:found]
 
 
-def _counted(chosen: npt.NDArray[np.integer], n: int) -> tuple[Dense, Dense]:
-    """float64[n] each: how often each row was chosen, and at which place last, counting from 1; 0 where it was not."""
-    rows, latest = np.where((chosen >= 0) & (chosen < n), chosen, n), np.zeros(n + 1)  # n: unknown ones, and those that came since
-    latest[rows] = np.arange(1, len(rows) + 1)
-    return np.bincount(rows, minlength=n + 1)[:n].astype(np.float64), latest[:n]
+@compiled
+def counted(past: Any, lately: int, n: int) -> Any:
+    """float64[3, n]: how often each row was chosen among the last `lately`, how often at all, and at which place last, counting from 1."""
+    out = np.zeros((3, n))
+    for place in range(len(past)):
+        row = past[place]
+        if 0 <= row < n:  # those above came since
+            out[1, row] += 1
+            out[2, row] = place + 1
+            if place >= len(past) - lately:
+                out[0, row] += 1
+    return out
 
 
 def _everything(view: View, shared: Shared) -> list[Key]:

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import KafkaError, Message, Producer
 
+from learners.online import Online
 from serving.bundle import Vocabulary
-from serving.recommend import Answer, Ask, Scored, answer
+from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
 from streams import topics
 from streams.kafka import Kafka
@@ -89,6 +90,7 @@ class Recommender:
         )
         self.replica = Replica(kafka, self._on_release)
         self.replica.start()
+        consider(View(Online()), Ask(""), [])  # compiles the loops, or loads them, while the replica catches up
         if not self.replica.caught_up.wait(boot_s):
             log.warning("not caught up after %s s; answering with what there is", boot_s)
 

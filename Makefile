@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help demo test check story chaos chaos-smoke bench setup lock
+.PHONY: help demo test check lint story chaos chaos-smoke bench setup lock
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -15,12 +15,14 @@ demo:  ## set up what is missing, then run the whole loop on real data until Ctr
 test: setup  ## all tests, those on real Kafka and real Triton among them
 	$(BIN)/python -m pytest -m "not story and not chaos and not containers and not browser" $(ARGS)
 
-check: setup  ## format, lint, types, import rules, unit tests: no broker, under a minute
+check: lint  ## format, lint, types, import rules, unit tests: no broker, two minutes
+	$(BIN)/python -m pytest -q -m "not stack and not story and not chaos and not containers and not browser" $(ARGS)
+
+lint: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not stack and not story and not chaos and not containers and not browser" $(ARGS)
 
 story: setup  ## the longer stories: no drift, and every process killed once
 	$(BIN)/python -m pytest -m story $(ARGS)

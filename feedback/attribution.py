@@ -6,6 +6,8 @@ after those that the answer knew (`seen`), which does not depend on how records 
 
 from __future__ import annotations
 
+import zlib
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ _NEGATIVE = frozenset({"dislike", "dismiss"})
 
 
 class Logged(msgspec.Struct, array_like=True, frozen=True):
-    """What an answer logged: ids, its features (float16 bytes) and ranks (uint8 bytes), row-major; the ranker's context."""
+    """What an answer logged: ids, its features (float16 bytes) and ranks (zlib of uint8), row-major; the ranker's context."""
 
     shown: list[str]
     sample: list[str]
@@ -110,7 +112,7 @@ def verdict(logged: Logged, item: str, sources: int) -> npt.NDArray[np.uint8]:
     ranks = np.full(sources + 1, 255, np.uint8)
     if item in logged.candidates:
         row = logged.candidates.index(item)
-        ranks[:sources] = np.frombuffer(logged.ranks, np.uint8)[row * sources : (row + 1) * sources]
+        ranks[:sources] = np.frombuffer(zlib.decompress(logged.ranks), np.uint8)[row * sources : (row + 1) * sources]
     if item in logged.shown:
         ranks[sources] = min(logged.shown.index(item), 254)
     return ranks

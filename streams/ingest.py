@@ -164,8 +164,7 @@ def _shown(source: Source, key: bytes | None, value: bytes) -> Shown | None:
         rows = len(impression.shown) + len(impression.sample)
         if len(timeline.unpack(impression.features, "<f2", 1)) % max(rows, 1):  # a server of another version has other features
             raise ValueError(f"features: not {rows} rows")
-        if len(timeline.unpack(impression.ranks, "u1", len(SOURCES))) != len(impression.candidates):
-            raise ValueError(f"ranks: not {len(impression.candidates)} rows of {len(SOURCES)}")
+        timeline.unpack_ranks(impression.ranks, len(impression.candidates), len(SOURCES))
     except (msgspec.DecodeError, ValueError) as error:
         raise Refused("invalid", str(error)[:300]) from None
     if not impression.user:

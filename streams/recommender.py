@@ -24,7 +24,7 @@ from serving.release import Releases
 from streams import topics
 from streams.kafka import Kafka
 from streams.replica import Replica
-from streams.timeline import Impression, pack
+from streams.timeline import Impression, pack, pack_ranks
 
 log = logging.getLogger("headrace.recommend")
 STALE_MS = 5_000  # older state makes an answer degraded
@@ -198,9 +198,8 @@ def impression(
     arm: Arm = "live", degraded: bool = False, probe: bool = False,
 ) -> Impression:  # fmt: skip
     """What is logged of an answer, within `IMPRESSION_BYTES`: of the candidates the best ones that fit."""
-    n, room = len(made.candidates), IMPRESSION_BYTES - 1600
-    sizes = np.cumsum([len(c) + 3 + 1.34 * made.ranks.shape[1] for c in made.candidates]) if n else np.empty(0)
-    n = int(np.searchsorted(sizes, room))
+    room = IMPRESSION_BYTES - 800 - 2.67 * made.features.size  # bytes; a candidate's ranks take 6 at most, zipped
+    n = int(np.searchsorted(np.cumsum([len(c) + 9.0 for c in made.candidates]), max(room, IMPRESSION_BYTES / 3)))
     return Impression(
         id=id,
         user=user,
@@ -210,7 +209,7 @@ def impression(
         sample=made.sample,
         features=pack(made.features.astype("<f2")),
         candidates=made.candidates[:n],
-        ranks=pack(made.ranks[:n]),
+        ranks=pack_ranks(made.ranks[:n]),
         seen=seen,
         positions=made.positions,
         refreshed=made.refreshed,

@@ -7,6 +7,7 @@ public impression log `recommendations.v1`, there as JSON.
 from __future__ import annotations
 
 import base64
+import zlib
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -78,7 +79,7 @@ class Impression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `shown` k item ids in order, `propensities` of each position, `sample` item ids drawn uniformly from the candidates
     not shown; `features` base64 of float16[len(shown) + len(sample), n_features]; `candidates` ids, best first, and
-    `ranks` base64 of uint8[len(candidates), n_sources], 255 = not in that source's list (order: `serving.features`).
+    `ranks` base64 of zlib of uint8[len(candidates), n_sources], 255 = not in that source's list (order: `serving.features`).
     `seen` = how many of the user's interactions the answer knew; `positions` {timeline partition: next offset} of the
     state it rests on; `version` whose list is among the ranks (0: none) and its arm (live or canary); `probe` = asked by us, never shown;
     `context` of the ranker (`serving.features.GAPS`); `refreshed`: positions of what is the same for everybody, popularity above all.
@@ -133,3 +134,20 @@ def pack(array: npt.NDArray[Any]) -> str:
 def unpack(text: str, dtype: Any, columns: int) -> npt.NDArray[Any]:
     """Array [rows, columns] of `pack`ed text; ValueError where the size does not fit."""
     return np.frombuffer(base64.b64decode(text, validate=True), dtype).reshape(-1, columns)
+
+
+def pack_ranks(ranks: npt.NDArray[np.uint8]) -> str:
+    """Ranks, most of which are absent, as base64 text of zlib, row-major: a third of the size."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(ranks).tobytes(), 1)).decode()
+
+
+def unpack_ranks(text: str, rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    """Array [rows, columns] of what `pack_ranks` gave; ValueError where it is none of that size, however large it would become."""
+    stream = zlib.decompressobj()
+    try:
+        whole = stream.decompress(base64.b64decode(text, validate=True), rows * columns + 1)
+    except zlib.error as error:
+        raise ValueError(f"not zlib: {error}") from None
+    if len(whole) != rows * columns or not stream.eof:
+        raise ValueError(f"not {rows} rows of {columns}")
+    return np.frombuffer(whole, np.uint8).reshape(rows, columns)

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from serving.features import ABSENT, FEATURES, SOURCES
 from streams import topics
 from streams.kafka import Kafka
-from streams.timeline import pack
+from streams.timeline import pack, pack_ranks
 
 USERS, ITEMS = 800, 2_000
 REPEATED, GARBAGE, ASKED = 0.05, 0.002, 0.15  # shares of events: sent once more, unreadable, before which the user asked
@@ -84,7 +84,7 @@ class Ledger:
         value = {
             "id": f"r{self._seed}-{number}", "user": user, "at": time.time(), "shown": items[:5],
             "propensities": [1.0] * 5, "sample": items[5:],
-            "features": pack(self._features[: len(items)]), "candidates": items, "ranks": pack(ranks),
+            "features": pack(self._features[: len(items)]), "candidates": items, "ranks": pack_ranks(ranks),
             "seen": max(0, len(self.sent.get(user, ())) - 1), "positions": {}, "version": number % 2,
         }  # fmt: skip
         return json.dumps(value).encode()

@@ -1,5 +1,7 @@
 """Attribution: which answers wait, which are due, what a choice says about one and what is learned from it."""
 
+import zlib
+
 import msgspec
 import numpy as np
 import pytest
@@ -19,8 +21,8 @@ def waiting(
     candidates = [*shown, *sample, *"defghijk"]
     if values is None:
         values = np.arange(len(shown) + len(sample))[:, None] * np.ones(FEATURES)
-    ranks = np.arange(len(candidates) * SOURCES, dtype=np.uint8)
-    return Pending(id, seen, 1, pack(Logged(shown, sample, values.astype(np.float16).tobytes(), candidates, ranks.tobytes())))
+    ranks = zlib.compress(np.arange(len(candidates) * SOURCES, dtype=np.uint8).tobytes())
+    return Pending(id, seen, 1, pack(Logged(shown, sample, values.astype(np.float16).tobytes(), candidates, ranks)))
 
 
 def test_an_answer_is_taken_once() -> None:

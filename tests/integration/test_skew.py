@@ -18,7 +18,7 @@ from streams import topics
 from streams.fold import Fold, Log
 from streams.ingest import Refused
 from streams.replica import Replica
-from streams.timeline import Impression, unpack
+from streams.timeline import Impression, unpack, unpack_ranks
 from tests.integration.conftest import Running, until
 
 pytestmark = pytest.mark.stack
@@ -86,7 +86,7 @@ def test_features_of_served_impressions_are_those_of_a_replay_to_their_positions
             refreshed = made.refreshed
         replayed.to(made.positions)
         found = consider(replayed.view, Ask(made.user, len(made.shown)), [])
-        assert (unpack(made.ranks, "u1", len(SOURCES))[:, DEEP] == 255).all(), "the replay has no deep model"
+        assert (unpack_ranks(made.ranks, len(made.candidates), len(SOURCES))[:, DEEP] == 255).all(), "the replay has no deep model"
         place = {item: at for at, item in enumerate(found.items)}
         there = unpack(made.features, "<f2", len(FEATURES)).astype(float)
         here = found.features[[place[item] for item in (*made.shown, *made.sample)]].astype(float)

@@ -42,7 +42,7 @@ def impression() -> Callable[..., Impression]:
             sample=items[2:],
             features=timeline.pack(np.random.default_rng(1).random((len(items), len(FEATURES))).astype("<f2")),
             candidates=items,
-            ranks=timeline.pack(ranks),
+            ranks=timeline.pack_ranks(ranks),
             seen=seen,
             positions={"0": 0},
             version=version,

@@ -1,0 +1,179 @@
+"""What a served list costs, and how many a machine serves, while events flow.
+
+    python -m bench.lists [--data FILE] [--events N] [--events-s N …] [--clients N …] [--seconds S] [--no-deep] [--json]
+
+Everything is real and on this machine: broker, worker, Triton with its replica, and the deep model that the trainer released after the
+first events (the trainer is paused while we measure). Clients ask in a closed loop, for ten items each time, with requests that were
+serialised before; they and the producer of the events share the cores with what is measured. For each rate of events and number of
+clients: `lists_s`, `p50_ms` and `p99_ms` as the clients see them, `failed`, and `cpu_ms`: CPU of Triton's processes (server,
+`recommend`, `sequence`) a list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from confluent_kafka import Producer
+from tritonclient.grpc import service_pb2
+
+from bench.fold import cpu_s, first
+from infra.bootstrap import DEMO_DATA
+from infra.replay import Row, interaction
+from infra.settings import Settings
+from infra.stack import Stack
+from serving.client import MODEL, AsyncClient
+from streams import topics
+from streams.events import to_bytes
+
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+ASKED = 2_000  # users, of those who came last
+K = 10
+
+
+def request(user: str) -> bytes:
+    """A serialised request for the list of `user`, the optional inputs empty."""
+    message = service_pb2.ModelInferRequest(model_name=MODEL)
+    texts = {"user_id": [user.encode()], "recent_items": [], "exclude": [], "categories": []}
+    for name, kind, n in (("k", "INT32", 1), *((name, "BYTES", len(values)) for name, values in texts.items())):
+        message.inputs.add(name=name, datatype=kind, shape=[1, n])
+    message.raw_input_contents.append(np.int32(K).tobytes())
+    for values in texts.values():
+        message.raw_input_contents.append(b"".join(len(value).to_bytes(4, "little") + value for value in values))
+    return bytes(message.SerializeToString())
+
+
+async def ask(url: str, requests: list[bytes], clients: int, seconds: float) -> dict[str, Any]:
+    """Closed loops of so many clients; what they saw."""
+    latencies, failed, until = list[float](), 0, time.perf_counter() + seconds
+    async with grpc.aio.insecure_channel(url) as channel:
+        call, waiting = channel.unary_unary(METHOD), cycle(requests)
+
+        async def client() -> None:
+            nonlocal failed
+            while (began := time.perf_counter()) < until:
+                try:
+                    await call(next(waiting), timeout=5)
+                    latencies.append(time.perf_counter() - began)
+                except grpc.aio.AioRpcError:
+                    failed += 1
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+    p50, p99 = np.percentile(latencies, [50, 99]) * 1000
+    return {"lists": len(latencies), "failed": failed, "p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
+
+
+class Flow:
+    """Events at a steady rate, from a task of its own."""
+
+    def __init__(self, stack: Stack, source: list[Row]) -> None:
+        kafka = stack.settings.kafka
+        self._producer, self._topic = Producer(kafka.confluent() | {"linger.ms": 5}), kafka.prefix + topics.INTERACTIONS
+        self._source, self.sent = source, 0
+
+    def send(self, n: int) -> None:
+        """The next n of the source."""
+        for _ in range(n):
+            event = interaction(self._source[self.sent % len(self._source)], f"b{self.sent}")
+            while True:
+                try:
+                    self._producer.produce(self._topic, to_bytes(event), key=event.user.encode())
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+            self.sent += 1
+        self._producer.poll(0)
+
+    async def run(self, events_s: float) -> None:
+        began, sent = time.monotonic(), 0
+        while True:
+            due = int((time.monotonic() - began) * events_s)
+            self.send(due - sent)
+            sent = due
+            await asyncio.sleep(0.01)
+
+
+async def measure(stack: Stack, source: list[Row], args: argparse.Namespace, say: Any) -> list[dict[str, Any]]:
+    flow, url = Flow(stack, source), stack.settings.triton.url
+    flow.send(args.events)
+    users = list(dict.fromkeys(row.user for row in reversed(source[: args.events])))[:ASKED]
+    random.Random(1).shuffle(users)
+    one, until = AsyncClient(url), time.monotonic() + 300
+    while not (made := await one.recommend(users[0], K)).is_personal or (made.model_version == 0 and args.deep):
+        if time.monotonic() > until:
+            raise SystemExit("nothing was learned, or no model released, within 300 s; see the logs in " + str(stack.folder))
+        await asyncio.sleep(1)
+    await one.close()
+    running = stack.supervisor.running
+    if "trainer" in running:
+        os.killpg(running["trainer"].pid, signal.SIGSTOP)
+    requests, rows = [request(user) for user in users], []
+    await ask(url, requests, 16, 3)  # warm
+    for events_s in args.events_s:
+        flowing = asyncio.create_task(flow.run(events_s)) if events_s else None
+        for clients in args.clients:
+            load = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "bench.lists", "--load", url, str(clients), str(args.seconds),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            before, began = cpu_s(running["triton"].pid), time.monotonic()
+            out, _ = await load.communicate(json.dumps([r.hex() for r in requests]).encode())
+            seen = json.loads(out)
+            spent, took = cpu_s(running["triton"].pid) - before, time.monotonic() - began
+            rows.append({"events_s": events_s, "clients": clients, "lists_s": round(seen["lists"] / args.seconds),
+                         "cpu_ms": round(spent / max(seen["lists"], 1) * 1000, 2), "deep": args.deep, **seen})  # fmt: skip
+            say(f"{rows[-1]}, {took:.0f} s")
+        if flowing:
+            flowing.cancel()
+    if "trainer" in running:
+        os.killpg(running["trainer"].pid, signal.SIGCONT)
+    return rows
+
+
+async def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
+        source = first(args.data, 1_000_000, Path(folder))
+        stack = Stack(Settings(), Path(folder) / "stack", say)
+        try:
+            await stack.start()
+            return await measure(stack, source, args, say)
+        finally:
+            await stack.stop()
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--load"]:
+        url, clients, seconds = sys.argv[2:5]
+        requests = [bytes.fromhex(text) for text in json.load(sys.stdin)]
+        print(json.dumps(asyncio.run(ask(url, requests, int(clients), float(seconds)))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
+    parser.add_argument("--events", type=int, default=20_000, help="learned before anything is asked")
+    parser.add_argument("--events-s", type=float, nargs="+", default=[0, 1_000])
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--no-deep", dest="deep", action="store_false", help="do not wait for the deep model")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    rows = asyncio.run(run(args))
+    print(json.dumps(rows) if args.json else "\n".join(map(str, rows)))
+
+
+if __name__ == "__main__":
+    main()

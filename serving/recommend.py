@@ -201,18 +201,17 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
     """The list for one ask; `deep` is the sequence model's best-first list for the same history, empty without one."""
     found = consider(view, ask, deep)
     drawn, propensities = plackett_luce(found.scores, ask.k, temperature, rng)
-    shown = set(drawn.tolist())
-    rest = np.array([place for place in range(len(found.items)) if place not in shown], np.intp)
+    rest = np.delete(np.arange(len(found.items)), drawn)
     sample = rng.choice(rest, min(SAMPLE, len(rest)), replace=False) if len(rest) else rest
     first = np.argsort(-found.scores, kind="stable")
     return Answer(
-        items=[found.items[place] for place in drawn],
+        items=[found.items[place] for place in drawn.tolist()],
         scores=found.scores[drawn],
         propensities=propensities,
-        reasons=[reason(found.ranks[place]) for place in drawn],
-        sample=[found.items[place] for place in sample],
+        reasons=[reason(ranks) for ranks in found.ranks[drawn].tolist()],
+        sample=[found.items[place] for place in sample.tolist()],
         features=found.features[np.concatenate([drawn, sample]).astype(np.intp)],
-        candidates=[found.items[place] for place in first],
+        candidates=[found.items[place] for place in first.tolist()],
         ranks=found.ranks[first],
         seen=found.seen,
         context=found.context,
@@ -352,7 +351,7 @@ def _filled(ranks: npt.NDArray[np.uint8], order: Sequence[int]) -> npt.NDArray[n
     return place
 
 
-def reason(ranks: npt.NDArray[np.uint8]) -> str:
+def reason(ranks: Sequence[int]) -> str:
     """Which sources put an item there, best first: `covisited:1 deep:4` (ranks count from 1)."""
-    named = sorted((int(rank), source) for source, rank in enumerate(ranks) if rank != ABSENT and source != RANKER)
+    named = sorted((rank, source) for source, rank in enumerate(ranks) if rank != ABSENT and source != RANKER)
     return " ".join(f"{SOURCES[source]}:{rank + 1}" for rank, source in named[:3])

@@ -282,8 +282,8 @@ def test_the_same_seed_gives_the_same_answer(views: dict[bool, View]) -> None:
 def test_a_reason_names_the_three_best_sources_counting_from_one_and_not_the_ranker() -> None:
     ranks = np.full(len(SOURCES), ABSENT, np.uint8)
     ranks[[0, 2, 3, 9, RANKER]] = [3, 0, 7, 1, 0]
-    assert reason(ranks) == "covisited:1 fresh:2 deep:4"
-    assert reason(np.full(len(SOURCES), ABSENT, np.uint8)) == ""
+    assert reason(ranks.tolist()) == "covisited:1 fresh:2 deep:4"
+    assert reason([ABSENT] * len(SOURCES)) == ""
 
 
 def test_a_list_is_as_long_as_asked_for_while_the_catalogue_has_items_for_it() -> None:

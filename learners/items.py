@@ -7,8 +7,8 @@ an item that was evicted then names nobody. A process keeps all partitions' item
 from __future__ import annotations
 
 from array import array
-from hashlib import blake2b
 from sys import intern
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,7 @@ class Items:
                 if row >= len(self._ties):
                     self._ties = np.concatenate([self._ties, np.zeros(len(self._ties) // 2, np.int64)])
             self.row[name] = row
-            self._ties[row] = int.from_bytes(blake2b(name.encode(), digest_size=7).digest())
+            self._ties[row] = crc32(name.encode())
         of = self._of[partition]
         if number >= len(of) - 1:  # replaced, never resized: another thread may be reading
             self._of[partition] = np.concatenate([of, np.full(number + 1, -1, np.int32)])

@@ -77,7 +77,8 @@ def ingest(
     if name == topics.ITEMS:
         item(key, value)
         return None
-    envelope = {k: (v or b"").decode("utf-8", "replace") for k, v in headers if k.startswith("ce_")} if headers else {}
+    named = dict(headers) if headers else {}
+    envelope = {k: (v or b"").decode("utf-8", "replace") for k, v in named.items() if k.startswith("ce_")} if named else {}
     event = (_plain(value) if name == topics.INTERACTIONS and not envelope else None) or _event(name, value, envelope)
     at = event.at.timestamp()
     if at * 1000 > appended + FUTURE_MS:
@@ -93,7 +94,7 @@ def ingest(
             event.value,
             event.id,
             event.session,
-            backfill=bool(headers) and any(k == BACKFILL for k, _ in headers),
+            backfill=BACKFILL in named,
         )
     if isinstance(event, Feedback):
         return Reacted(source, event.recommendation_id, event.user, event.item, event.kind, at, event.value, event.id)

@@ -21,13 +21,13 @@ REACH = 20  # choices before and after that count as near
 DECAY = 0.8  # an older item of the history counts this much less than the one after it
 TASTE_REACH, TASTE_DECAY = 10, 0.98  # the same for a user's taste, which is read from their last hundred items
 
-Dense = npt.NDArray[np.float64]
+Dense = npt.NDArray[np.float32]
 
 
 class Near(NamedTuple):
-    """Of every row, float64[n] each: share of what came next after the last item; of what came within three places after the last
-    three, by distance; cosine with what was chosen around the last item; around the last ten, older ones fading; and around the last
-    hundred, which hardly fade.
+    """Of every row, float32[n] each, so that what only rounding tells apart is equal: share of what came next after the last item; of
+    what came within three places after the last three, by distance; cosine with what was chosen around the last item; around the last
+    ten, older ones fading; and around the last hundred, which hardly fade.
     """
 
     next: Dense
@@ -54,7 +54,7 @@ def near(looked_up: Sequence[Looked], own: tuple[int, int] | None, profiles: Pro
         _look_around(at.entries, at.sizes, at.lasting, share, cosine, taste, mine, *profiles.tables(partition), out)
     named = np.flatnonzero(out[2:].any(0))
     out[2:, named] /= np.sqrt(popularity.choices(named) + 1.0)
-    return Near(*out)
+    return Near(*out.astype(np.float32))
 
 
 @compiled

@@ -19,7 +19,7 @@ TAKEN = 50  # last items of a neighbour that get a vote
 
 
 def votes(rows: npt.NDArray[np.integer], looked_up: Sequence[Looked], own: tuple[int, int] | None, profiles: Profiles, n: int) -> Dense:
-    """float64[n]: neighbours that lately chose the item in each row, for a history of items in `rows`, oldest first (-1: unknown).
+    """float32[n]: neighbours that lately chose the item in each row, for a history of items in `rows`, oldest first (-1: unknown).
 
     A user is the nearer the more of the last items they chose, newer ones counting more; the nearest vote, each as much as another,
     for what they chose last; not for what the history holds.
@@ -32,7 +32,7 @@ def votes(rows: npt.NDArray[np.integer], looked_up: Sequence[Looked], own: tuple
         likeness[(partition == own[0]) & (users == own[1])] = 0.0
     nearest = np.lexsort((partition, -users, -likeness))[:NEIGHBOURS]
     nearest = nearest[likeness[nearest] > 0]
-    voted = np.zeros(n)
+    voted = np.zeros(n, np.float32)
     for p in range(len(found)):
         _vote(users[nearest[partition[nearest] == p]], *profiles.tables(p), voted)
     voted[rows[(rows >= 0) & (rows < n)]] = 0.0

@@ -167,7 +167,7 @@ class View:
         def of(values: npt.NDArray[np.floating], missing: Mask, otherwise: float = 0.0) -> npt.NDArray[np.floating]:
             if not len(values):
                 return np.full((len(rows), *values.shape[1:]), otherwise)
-            out = values.take(rows, 0, mode="clip")
+            out = values.take(rows, 0, mode="clip").astype(np.float64)  # a float32 logarithm is another with each numpy
             out[missing] = otherwise
             return out
 
@@ -317,8 +317,8 @@ def union(keys: Any, sizes: Any, n: int) -> Any:
 
 @compiled
 def counted(past: Any, lately: int, n: int) -> Any:
-    """float64[3, n]: how often each row was chosen among the last `lately`, how often at all, and at which place last, counting from 1."""
-    out = np.zeros((3, n))
+    """float32[3, n]: how often each row was chosen among the last `lately`, how often at all, and at which place last, counting from 1."""
+    out = np.zeros((3, n), np.float32)
     for place in range(len(past)):
         row = past[place]
         if 0 <= row < n:  # those above came since

@@ -19,7 +19,10 @@ def compiled(function: F) -> F:
     def machine_code() -> Callable[..., Any]:
         from numba import njit
 
-        return cast(Callable[..., Any], njit(cache=True, nogil=True)(function))
+        try:
+            return cast(Callable[..., Any], njit(cache=True, nogil=True)(function))
+        except RuntimeError:  # neither the source's folder nor the user's cache can be written
+            return cast(Callable[..., Any], njit(nogil=True)(function))
 
     @wraps(function)
     def call(*args: Any) -> Any:

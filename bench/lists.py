@@ -119,7 +119,7 @@ async def measure(stack: Stack, source: list[Row], args: argparse.Namespace, say
     running = stack.supervisor.running
     if "trainer" in running:
         os.killpg(running["trainer"].pid, signal.SIGSTOP)
-    requests, rows = [request(user) for user in users], []
+    requests, rows = [request(user) for user in users], list[dict[str, Any]]()
     await ask(url, requests, 16, 3)  # warm
     for events_s in args.events_s:
         flowing = asyncio.create_task(flow.run(events_s)) if events_s else None
@@ -137,8 +137,6 @@ async def measure(stack: Stack, source: list[Row], args: argparse.Namespace, say
             say(f"{rows[-1]}, {took:.0f} s")
         if flowing:
             flowing.cancel()
-    if "trainer" in running:
-        os.killpg(running["trainer"].pid, signal.SIGCONT)
     return rows
 
 
@@ -153,6 +151,8 @@ async def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             await stack.start()
             return await measure(stack, source, args, say)
         finally:
+            if "trainer" in stack.supervisor.running:  # so that it can end
+                os.killpg(stack.supervisor.running["trainer"].pid, signal.SIGCONT)
             await stack.stop()
 
 

@@ -24,8 +24,8 @@ from serving.features import ABSENT, FEATURES, POPULAR, RANKER, SOURCES, Facts, 
 from serving.guard import Guard, merged
 from serving.repeats import Repeats, never_happen
 
-TAKEN = {"deep": 60, "after": 30, "covisited": 50, "taste": 50, "neighbours": 40, "fresh": 10, "history": 30}
-NEWEST = 10  # of the history; then those that the user chose most often  # per source; union ~150
+TAKEN = {"deep": 60, "after": 30, "covisited": 50, "taste": 50, "neighbours": 40, "fresh": 10, "history": 30}  # per source; union ~150
+NEWEST = 10  # of the history; then those that the user chose most often
 POPULAR_TAKEN = 20
 POPULAR_KEPT = 400  # popular items per half-life that are kept ready: enough to skip what a heavy user has had
 FRESH_KEPT = 100
@@ -301,7 +301,7 @@ def union(keys: Any, sizes: Any, n: int) -> Any:
     0, `ABSENT` where a source did not name it.
     """
     place, found = np.full(n, -1), 0
-    out, ranks = np.empty(len(keys), np.int64), np.full((len(keys), len(sizes)), 255, np.uint8)
+    out, ranks = np.empty(len(keys), np.int64), np.full((len(keys), len(sizes)), ABSENT, np.uint8)
     at = 0
     for source in range(len(sizes)):
         for rank in range(sizes[source]):
@@ -311,7 +311,7 @@ def union(keys: Any, sizes: Any, n: int) -> Any:
                 place[key] = found
                 out[found] = key
                 found += 1
-            ranks[place[key], source] = min(rank, 254)
+            ranks[place[key], source] = min(rank, ABSENT - 1)
     return out[:found], ranks[:found]
 
 

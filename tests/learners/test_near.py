@@ -11,14 +11,7 @@ from learners.near import rank as ranked
 from learners.occurrences import FAR, LASTING, MATCHED, NEAR, NEWEST, REMEMBERED
 from learners.online import Online
 from learners.profiles import KEPT
-
-
-def learned(*choices: tuple[str, str]) -> Online:
-    online = Online()
-    for user, items in choices:
-        for item in items.split():
-            online.learn_one(user, item, 0.0)
-    return online
+from tests.learners.conftest import learned
 
 
 def rank(online: Online, recent: str, k: int = 9, user: str = "me") -> tuple[dict[str, float], dict[str, float]]:

@@ -6,14 +6,7 @@ from hypothesis import strategies as st
 
 from learners.occurrences import ENTRY, KEPT, LEAST, best
 from learners.online import Online
-
-
-def learned(*choices: tuple[str, str]) -> Online:
-    online = Online()
-    for user, items in choices:
-        for item in items.split():
-            online.learn_one(user, item, 0.0)
-    return online
+from tests.learners.conftest import learned
 
 
 def entries(online: Online, item: str) -> list[tuple[int, int]]:

@@ -8,8 +8,9 @@ Three consumers of the same N interactions, each in a process of its own, one af
           no timeline, no transaction, no position that is committed with its effects;
 `faust`   idiomatic faust-streaming: an agent over the topic, one table per source.
 
-Each is started and ready before the first event is sent; then all are sent at full speed. Figures: events per CPU-second of the
-consumer's process group (so: on one core), CPU us an event, bytes of state an event. The broker and the sender share the machine.
+All have the log before them when they start, and are measured from their first tenth to the end, so that neither the sender nor the
+start is in it. Figures: events per CPU-second of the consumer's process group (so: on one core), CPU us an event, bytes of state an
+event. The broker shares the machine. `worker` and `bare` take turns, three rounds; medians.
 
 `growth`: CPU us an event of the fold alone, in process, with 1, 10 and 100 times the users and items in its state: the median of 40
 batches of 500, the three in turn; `at_10x`, `at_100x`: by how much the whole worker's event grows with it.
@@ -48,6 +49,7 @@ from streams.standing import POSITION, Standing
 from streams.timeline import Interacted, Source, encode
 
 PARTITIONS = 4
+ROUNDS = 3
 SLOWEST = 20_000  # events that Faust gets: more would take minutes
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -61,10 +63,11 @@ def bare(kafka: Kafka, events: int) -> None:
         kafka.confluent() | {"group.id": "bare", "auto.offset.reset": "earliest", "enable.auto.commit": True, "fetch.min.bytes": 1 << 16}
     )
     producer = Producer(kafka.confluent() | {"linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
-    consumer.subscribe([kafka.prefix + topics.INTERACTIONS], on_assign=lambda *_: print("start", flush=True))
+    consumer.subscribe([kafka.prefix + topics.INTERACTIONS])
     folds = {p: Fold(p, kafka.partitions) for p in range(kafka.partitions)}
     done = 0
     while done < events:
+        began = done >= events // 10
         batches: dict[int, list[Log]] = {}
         for message in consumer.consume(2_000, 0.1):
             if message.error() is not None:
@@ -83,6 +86,8 @@ def bare(kafka: Kafka, events: int) -> None:
                     except BufferError:
                         producer.poll(0.1)
             producer.poll(0)
+        if done >= events // 10 and not began:
+            print("start", done, flush=True)
     producer.flush(60)
     print("end", flush=True)
     time.sleep(60)
@@ -114,15 +119,10 @@ def idiomatic(kafka: Kafka, events: int) -> None:
                 online.learn_one(record.user, record.item, record.at)
                 for key, value in online.changes().items():
                     table[key] = value
+            if done == events // 10:
+                print("start", done, flush=True)
             if done == events:
                 print("end", flush=True)
-
-    @app.task  # type: ignore[untyped-decorator] # faust carries no types
-    async def announce() -> None:
-        while not app.consumer.assignment():
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(3)  # its tables are recovered
-        print("start", flush=True)
 
     app.finalize()
     faust.Worker(app, loglevel="ERROR", redirect_stdouts=False).execute_from_commandline()
@@ -147,14 +147,15 @@ def bytes_in(folder: Path, topic: str) -> int:
 
 
 def measure(name: str, kafka: Kafka, source: list[Row], folder: Path) -> dict[str, Any]:
-    """Start one of the three, send it the interactions, wait until it has had them all."""
+    """Send the interactions, start one of the three, wait until it has had them all."""
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HEADRACE_TRITON__URL": "127.0.0.1:9",
         "HEADRACE_KAFKA": json.dumps({"bootstrap": kafka.bootstrap, "partitions": kafka.partitions, "prefix": kafka.prefix}),
     }  # fmt: skip
-    ready, events = folder / "ready", len(source)
-    ours = [sys.executable, "-m", "infra.cli", "worker", "--ready", str(ready)]
+    events = len(source)
+    ours = [sys.executable, "-m", "infra.cli", "worker", "--ready", str(folder / "ready")]
     command = ours if name == "worker" else [sys.executable, "-m", "bench.fold", "--as", name, "--events", str(events)]
+    asyncio.run(backfill(kafka, source, "bench", lambda done, all: None))
     with (
         open(folder / f"{name}.log", "wb") as log,
         subprocess.Popen(
@@ -164,11 +165,11 @@ def measure(name: str, kafka: Kafka, source: list[Row], folder: Path) -> dict[st
         try:
             tail = Tail(kafka)
             if name == "worker":
-                _until(ready.exists)
+                _until(lambda: tail.folded() >= events // 10)
+                before = tail.folded()
             else:
-                _said(process, b"start")
+                before = int(_said(process, b"start"))
             cpu, began = cpu_s(process.pid), time.monotonic()
-            asyncio.run(backfill(kafka, source, "bench", lambda done, all: None))
             if name == "worker":
                 _until(lambda: tail.folded() >= events)
             else:
@@ -176,10 +177,11 @@ def measure(name: str, kafka: Kafka, source: list[Row], folder: Path) -> dict[st
             cpu, wall = cpu_s(process.pid) - cpu, time.monotonic() - began
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+    measured = events - before
     speed = {
-        "cpu_us_per_event": round(cpu / events * 1e6, 1),
-        "events_per_cpu_s": round(events / cpu),
-        "events_per_s": round(events / wall),
+        "cpu_us_per_event": round(cpu / measured * 1e6, 1),
+        "events_per_cpu_s": round(measured / cpu),
+        "events_per_s": round(measured / wall),
     }
     return {"events": events, **speed}
 
@@ -208,19 +210,21 @@ def _until(check: Any, within_s: float = 300) -> None:
     deadline = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < deadline, "not within 300 s"
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
-def _said(process: subprocess.Popen[bytes], word: bytes) -> None:
+def _said(process: subprocess.Popen[bytes], word: bytes) -> bytes:
+    """Wait for a line that begins so; returns what is behind the word."""
     assert process.stdout is not None
     for line in process.stdout:
-        if line.strip() == word:
-            return
+        if line.startswith(word):
+            return line[len(word) :]
     raise AssertionError(f"ended before {word!r}; see its log")
 
 
 def run(name: str, source: list[Row], folder: Path) -> dict[str, Any]:
     """A broker of its own, filled with the interactions, then the measurement."""
+    shutil.rmtree(folder / f"kafka-{name}", ignore_errors=True)  # of the round before
     broker = Broker.prepare(folder / f"kafka-{name}")
     with open(folder / f"kafka-{name}.log", "wb") as log, subprocess.Popen(broker.command(), stdout=log, stderr=log) as process:
         try:
@@ -309,13 +313,14 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
     source = first(args.data, args.events, folder)
-    figures: dict[str, Any] = {}
-    for name in [args.only] if args.only else ["worker", "bare", "faust", "growth"]:
-        if name == "growth":
-            figures[name] = growth()
-        else:
-            figures[name] = run(name, source[: SLOWEST if name == "faust" else None], folder)
-        print(name, figures[name], file=sys.stderr, flush=True)
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    for name in [args.only] if args.only else [*["worker", "bare"] * ROUNDS, "faust"]:
+        if name != "growth":
+            rounds.setdefault(name, []).append(run(name, source[: SLOWEST if name == "faust" else None], folder))
+            print(name, rounds[name][-1], file=sys.stderr, flush=True)
+    figures: dict[str, Any] = {name: {key: median(each[key] for each in took) for key in took[0]} for name, took in rounds.items()}
+    if args.only in (None, "growth"):
+        figures["growth"] = growth()
     if not args.only:
         speed = {name: figures[name]["events_per_cpu_s"] for name in ("worker", "bare", "faust")}
         cost = {factor: figures["growth"][factor]["cpu_us_per_event"] for factor in ("1x", "10x", "100x")}

@@ -34,7 +34,7 @@ from streams.partition import MAX_BATCH, Machine, Partition, dead_letter
 from streams.standing import Incompatible
 
 SESSION_S = 6
-BATCH = 500  # records of one batch, at most
+BATCH = 1000  # records of one batch, at most
 BEAT_S = 1.0  # an idle partition still says how fresh it is
 FAULTY = 0.01  # share of a minute's records that may make the fold raise
 TRIES = 5  # a partition is opened again without a commit between, before the worker gives up

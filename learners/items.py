@@ -31,7 +31,7 @@ class Items:
         self.names: list[str] = []  # by row; "" where there is none any more
         self.number = array("I")  # by row: in the first partition
         self.next = 0  # the first partition's next new number
-        self._of = [np.full(64, -1, np.int32) for _ in range(partitions)]  # by number: row, -1 where there is none, as in the last place
+        self.table = np.full((partitions, 64), -1, np.int32)  # by partition and number: row, -1 where there is none, as in the last place
         self._free: list[int] = []
         self._ties = np.zeros(64, np.int64)  # by row: the name's hash
 
@@ -59,22 +59,18 @@ class Items:
                     self._ties = np.concatenate([self._ties, np.zeros(len(self._ties) // 2, np.int64)])
             self.row[name] = row
             self._ties[row] = crc32(name.encode())
-        of = self._of[partition]
-        if number >= len(of) - 1:  # replaced, never resized: another thread may be reading
-            self._of[partition] = np.concatenate([of, np.full(number + 1, -1, np.int32)])
-            of = self._of[partition]
-        of[number] = row
+        more = number + 2 - self.table.shape[1]
+        if more > 0:  # replaced, never resized: another thread may be reading
+            room = max(more, self.table.shape[1] // 2)
+            self.table = np.concatenate([self.table, np.full((len(self.table), room), -1, np.int32)], 1)
+        self.table[partition, number] = row
         if partition == 0:
             self.number[row] = number
         return row
 
     def rows(self, partition: int, numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         """int32[n]: rows of that partition's numbers, -1 where there is none any more."""
-        return self._of[partition].take(numbers, mode="clip")
-
-    def table(self, partition: int) -> npt.NDArray[np.int32]:
-        """By number, what `rows` looks up; a larger number is looked up in the last place."""
-        return self._of[partition]
+        return np.asarray(self.table[partition].take(numbers, mode="clip"))
 
     def ties(self, n: int) -> npt.NDArray[np.int64]:
         """Hashes of the names in the first n rows, by which equals are put in order."""
@@ -83,7 +79,7 @@ class Items:
     def remove(self, name: str) -> None:
         """Free the item's row; its numbers name nobody from now on."""
         row = self.row.pop(name)
-        for partition, of in enumerate(self._of):
+        for partition, of in enumerate(self.table):
             if partition == 0 and of[self.number[row]] == row:
                 of[self.number[row]] = -1
             else:

@@ -13,21 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.compiled import compiled
-from learners.occurrences import MATCHED, NEWEST, Looked, Occurrences, Scored, best
-from learners.popularity import Popularity
-from learners.profiles import Profiles
+from learners.occurrences import Scored, best
+from learners.online import Online
 
+NEWEST, MATCHED, REMEMBERED = 3, 10, 100  # last items of a history
+NEAR, FAR, LASTING = 128, 48, 32  # choices of each of them that are looked at, all partitions together
 REACH = 20  # choices before and after that count as near
 DECAY = 0.8  # an older item of the history counts this much less than the one after it
 TASTE_REACH, TASTE_DECAY = 10, 0.98  # the same for a user's taste, which is read from their last hundred items
 
-Dense = npt.NDArray[np.float32]
+Dense = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+History = npt.NDArray[np.int32]
 
 
 class Near(NamedTuple):
-    """Of every row, float32[n] each, so that what only rounding tells apart is equal: share of what came next after the last item; of
-    what came within three places after the last three, by distance; cosine with what was chosen around the last item; around the last
-    ten, older ones fading; and around the last hundred, which hardly fade.
+    """Of every row, float64[n] each: share of what came next after the last item; of what came within three places after the last three,
+    by distance; cosine with what was chosen around the last item; around the last ten, older ones fading; and around the last hundred,
+    which hardly fade. `rows`: where any is above 0.
     """
 
     next: Dense
@@ -35,79 +38,113 @@ class Near(NamedTuple):
     last: Dense
     around: Dense
     taste: Dense
+    rows: Rows
 
 
-def near(looked_up: Sequence[Looked], own: tuple[int, int] | None, profiles: Profiles, popularity: Popularity, n: int) -> Near:
-    """What is near a history that was looked up, for the first n rows.
+def near(history: History, own: tuple[int, int] | None, online: Online, n: int) -> Near:
+    """What is near a history of items in these rows, oldest first (-1: unknown), for the first n rows.
 
     `own`: (partition, number) of the user: what they chose around these items themselves says nothing new.
     """
-    found = np.sum([at.sizes for at in looked_up], 0)
-    lasting = np.sum([np.minimum(at.sizes, at.lasting) for at in looked_up], 0)
-    ages = np.arange(len(found))
-    share = np.where(ages < NEWEST, DECAY**ages / np.maximum(found, 1), 0.0)
-    cosine = np.where(ages < MATCHED, DECAY**ages / np.sqrt(np.maximum(found, 1)), 0.0)
-    taste = TASTE_DECAY**ages / np.sqrt(np.maximum(lasting, 1))
-    out = np.zeros((5, n))
-    for partition, at in enumerate(looked_up):
-        mine = own[1] if own is not None and own[0] == partition else -1
-        _look_around(at.entries, at.sizes, at.lasting, share, cosine, taste, mine, *profiles.tables(partition), out)
-    named = np.flatnonzero(out[2:].any(0))
-    out[2:, named] /= np.sqrt(popularity.choices(named) + 1.0)
-    return Near(*out.astype(np.float32))
+    out = np.zeros((n, 6))  # by numpy, which does not touch what nobody looks at
+    tables = (*online.occurrences.tables(), *online.profiles.tables(), online.items.table, online.popularity.table())
+    rows = _look_around(history[-REMEMBERED:], *(own or (-1, -1)), *tables, out)
+    return Near(out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4], rows)
 
 
 @compiled
 def _look_around(
-    entries: Any, sizes: Any, lasting: int, share: Any, cosine: Any, taste: Any, mine: int,
-    slots: Any, at: Any, items: Any, rows: Any, out: Any,
-) -> None:  # fmt: skip
-    """Add one partition's part to `out`, float64[5, n]."""
-    n, entry = out.shape[1], 0
-    for age in range(len(sizes)):
-        for nth in range(sizes[age]):
-            user, position = np.int64(entries[entry, 0]), np.int64(entries[entry, 1])
-            entry += 1
-            slot = slots[user] if user < len(slots) else 0
-            start, size = np.int64(at[0, slot]), np.int64(at[2, slot])
-            here = position - at[3, slot] + size
-            if here < 0 or here >= size:  # nobody, or no longer remembered
-                continue
-            if age < NEWEST:
-                for place in range(here + 1, min(size, here + 4)):
-                    row = rows[min(np.int64(items[start + place]), len(rows) - 1)]
-                    if 0 <= row < n:
-                        out[1, row] += share[age] / (place - here)
-                        if age == 0 and place == here + 1:
-                            out[0, row] += share[age]
-            if user == mine:
-                continue
-            wide = REACH if age < MATCHED else 0
-            reach = max(wide, TASTE_REACH if nth < lasting else 0)
-            for place in range(max(0, here - reach), min(size, here + reach + 1)):
-                row = rows[min(np.int64(items[start + place]), len(rows) - 1)]
-                if place == here or not 0 <= row < n:
+    history: Any, own_partition: int, own: int,
+    by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Add to `out`, float64[n, 5 + whether it is named]; returns the rows that are."""
+    shards, n = len(by_row), len(out)
+    named, found = np.empty(n, np.int64), 0
+    lasting = -(-LASTING // shards)
+    for age in range(len(history)):
+        item = history[len(history) - 1 - age]
+        if item < 0 or item >= by_row.shape[1]:
+            continue
+        most = -(-(NEAR if age < NEWEST else FAR if age < MATCHED else LASTING) // shards)
+        looked_at, lasts = 0, 0
+        for partition in range(shards):
+            size = min(most, entries_at[2, by_row[partition, item]] // 2)
+            looked_at += size
+            lasts += min(size, lasting)
+        if not looked_at:
+            continue
+        share = DECAY**age / looked_at if age < NEWEST else 0.0
+        cosine = DECAY**age / np.sqrt(looked_at) if age < MATCHED else 0.0
+        taste = TASTE_DECAY**age / np.sqrt(lasts)
+        for partition in range(shards):
+            at = by_row[partition, item]
+            first, table = entries_at[0, at], rows[partition]
+            for nth in range(min(most, entries_at[2, at] // 2)):
+                user, position = np.int64(entries[first + 2 * nth]), np.int64(entries[first + 2 * nth + 1])
+                slot = by_user[partition, user] if user < by_user.shape[1] else 0
+                start, size = chosen_at[0, slot], chosen_at[2, slot]
+                here = position - chosen_at[3, slot] + size
+                if here < 0 or here >= size:  # nobody, or no longer remembered
                     continue
-                if wide:
-                    out[3, row] += cosine[age]
-                    if age == 0:
-                        out[2, row] += cosine[age]
-                if nth < lasting and abs(place - here) <= TASTE_REACH:
-                    out[4, row] += taste[age]
+                if age < NEWEST:
+                    for place in range(start + here + 1, start + min(size, here + 4)):
+                        number = np.int64(chosen[place])
+                        row = table[number] if number < len(table) else -1
+                        if 0 <= row < n:
+                            if out[row, 5] == 0:
+                                out[row, 5], named[found] = 1.0, row
+                                found += 1
+                            out[row, 1] += share / (place - start - here)
+                            if age == 0 and place == start + here + 1:
+                                out[row, 0] += share
+                if user == own and partition == own_partition:
+                    continue
+                if age < MATCHED:
+                    for place in range(start + max(0, here - REACH), start + min(size, here + REACH + 1)):
+                        number = np.int64(chosen[place])
+                        row = table[number] if number < len(table) else -1
+                        if place != start + here and 0 <= row < n:
+                            if out[row, 5] == 0:
+                                out[row, 5], named[found] = 1.0, row
+                                found += 1
+                            out[row, 3] += cosine
+                            if age == 0:
+                                out[row, 2] += cosine
+                if nth < lasting:
+                    for place in range(start + max(0, here - TASTE_REACH), start + min(size, here + TASTE_REACH + 1)):
+                        number = np.int64(chosen[place])
+                        row = table[number] if number < len(table) else -1
+                        if place != start + here and 0 <= row < n:
+                            if out[row, 5] == 0:
+                                out[row, 5], named[found] = 1.0, row
+                                found += 1
+                            out[row, 4] += taste
+    for row in named[:found]:
+        choices = 1.0
+        if row < ever.shape[1]:
+            for partition in range(shards):
+                choices += ever[partition, row]
+        for column in range(2, 5):
+            out[row, column] /= np.sqrt(choices)
+    return named[:found]
 
 
 @compiled
-def leading(scores: Any, wanted: Any, ties: Any, k: int) -> Any:
-    """int64[at most k]: wanted rows with the highest scores above 0, best first, equals by `ties`."""
+def leading(scores: Any, named: Any, wanted: Any, ties: Any, k: int) -> Any:
+    """int64[at most k]: those of the rows `named` that are wanted and have the highest scores above 0, best first, equals by `ties`.
+
+    Scores are compared as float32, so that what only rounding tells apart is equal.
+    """
     rows, found = np.empty(k, np.int64), 0
-    for row in range(len(scores)):
-        score = scores[row]
+    for row in named:
+        score = np.float32(scores[row])
         if score <= 0 or not wanted[row]:
             continue
         place = min(found, k)
         while place > 0:
             before = rows[place - 1]
-            if scores[before] > score or (scores[before] == score and ties[before] < ties[row]):
+            other = np.float32(scores[before])
+            if other > score or (other == score and ties[before] < ties[row]):
                 break
             if place < k:
                 rows[place] = before
@@ -118,20 +155,17 @@ def leading(scores: Any, wanted: Any, ties: Any, k: int) -> Any:
     return rows[:found]
 
 
-def rank(
-    user: str, recent: Sequence[str], occurrences: Occurrences, profiles: Profiles, popularity: Popularity, k: int
-) -> tuple[Scored, Scored]:
+def rank(user: str, recent: Sequence[str], online: Online, k: int) -> tuple[Scored, Scored]:
     """Best k by what came after the last items of `recent`, and best k by what was chosen around them.
 
-    >>> from learners.online import Online
     >>> online = Online()
     >>> for user, item in [("ann", "pot"), ("ann", "tea"), ("bob", "tea"), ("bob", "cup")]:
     ...     _ = online.learn_one(user, item, 0.0)
-    >>> after, both = rank("me", ["tea"], online.occurrences, online.profiles, online.popularity, 5)
+    >>> after, both = rank("me", ["tea"], online, 5)
     >>> after, [item for item, _ in both]
     ([('cup', 0.5)], ['cup', 'pot'])
     """
-    names, rows = occurrences.items.names, np.array([occurrences.items.row.get(item, -1) for item in recent], np.int32)
-    found = near(occurrences.looked_up(rows), profiles.number(user), profiles, popularity, len(names))
-    after, both = np.flatnonzero(found.after), np.flatnonzero(found.around)
+    names, row = online.items.names, online.items.row
+    found = near(np.array([row.get(item, -1) for item in recent], np.int32), online.profiles.number(user), online, len(names))
+    after, both = found.rows[found.after[found.rows] > 0], found.rows[found.around[found.rows] > 0]
     return best(names, after, found.after[after], k), best(names, both, found.around[both], k)

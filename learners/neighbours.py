@@ -6,49 +6,49 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from learners.compiled import compiled
-from learners.near import Dense
-from learners.occurrences import MATCHED, Looked, Occurrences, Scored, best
-from learners.profiles import Profiles
+from learners.near import MATCHED, NEWEST, Dense, History, Rows
+from learners.occurrences import Scored, best
+from learners.online import Online
 
-SEEN_BY = 64  # last choices of an item whose users are asked, all partitions together; of older items as many as are looked up at all
+ASKED, ASKED_OLD = 64, 48  # last choices of the last three items, and of older ones, whose users are asked, all partitions together
 NEIGHBOURS = 100  # users that vote
 TAKEN = 50  # last items of a neighbour that get a vote
 
 
-def votes(rows: npt.NDArray[np.integer], looked_up: Sequence[Looked], own: tuple[int, int] | None, profiles: Profiles, n: int) -> Dense:
-    """float32[n]: neighbours that lately chose the item in each row, for a history of items in `rows`, oldest first (-1: unknown).
+def votes(history: History, own: tuple[int, int] | None, online: Online, n: int) -> tuple[Dense, Rows]:
+    """float64[n]: neighbours that lately chose the item in each row, for a history of items in these rows, oldest first (-1: unknown);
+    and the rows that got one.
 
     A user is the nearer the more of the last items they chose, newer ones counting more; the nearest vote, each as much as another,
     for what they chose last; not for what the history holds.
     """
-    asked = -(-SEEN_BY // len(looked_up))
-    found = [_likeness(at.entries, at.sizes, asked) for at in looked_up]
-    partition = np.repeat(np.arange(len(found)), [len(users) for users, _ in found])
-    users, likeness = np.concatenate([users for users, _ in found]), np.concatenate([like for _, like in found])
-    if own is not None:
-        likeness[(partition == own[0]) & (users == own[1])] = 0.0
-    nearest = np.lexsort((partition, -users, -likeness))[:NEIGHBOURS]
-    nearest = nearest[likeness[nearest] > 0]
-    voted = np.zeros(n, np.float32)
-    for p in range(len(found)):
-        _vote(users[nearest[partition[nearest] == p]], *profiles.tables(p), voted)
-    voted[rows[(rows >= 0) & (rows < n)]] = 0.0
-    return voted
+    out = np.zeros(n)
+    tables = (*online.occurrences.tables(), *online.profiles.tables(), online.items.table)
+    return out, _vote(history, *(own or (-1, -1)), *tables, out)
 
 
 @compiled
-def _likeness(entries: Any, sizes: Any, asked: int) -> Any:
-    """Numbers of one partition's users who lately chose the last items, int64[m], and how near they are, float64[m]."""
-    keys, m, entry = np.empty(len(entries), np.int64), 0, 0
-    for age in range(min(len(sizes), MATCHED)):
-        for nth in range(sizes[age]):
-            if nth < asked:
-                keys[m] = np.int64(entries[entry, 0]) * MATCHED + age
-                m += 1
-            entry += 1
+def _vote(
+    history: Any, own_partition: int, own: int,
+    by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Add to `out`, float64[n]; returns the rows that are named in it."""
+    shards, n = len(by_row), len(out)
+    keys, m = np.empty(MATCHED * shards * (ASKED // shards + 1), np.int64), 0  # newest users first, then by partition, then by age
+    for age in range(min(len(history), MATCHED)):
+        item = history[len(history) - 1 - age]
+        if item < 0 or item >= by_row.shape[1]:
+            continue
+        for partition in range(shards):
+            at = by_row[partition, item]
+            first = entries_at[0, at]
+            for nth in range(min(-(-(ASKED if age < NEWEST else ASKED_OLD) // shards), entries_at[2, at] // 2)):
+                user = np.int64(entries[first + 2 * nth])
+                if user != own or partition != own_partition:
+                    keys[m] = (((1 << 32) - user) * shards + partition) * MATCHED + age
+                    m += 1
     keys = np.sort(keys[:m])
     users, likeness, found = np.empty(m, np.int64), np.zeros(m), 0
     for place in range(m):
@@ -59,25 +59,29 @@ def _likeness(entries: Any, sizes: Any, asked: int) -> Any:
             users[found] = user
             found += 1
         likeness[found - 1] += 1.0 / (1 + keys[place] % MATCHED)
-    return users[:found], likeness[:found]
-
-
-@compiled
-def _vote(users: Any, slots: Any, at: Any, items: Any, rows: Any, voted: Any) -> None:
-    """Add to `voted` what one partition's users chose last."""
-    for user in users:
-        slot = slots[user] if user < len(slots) else 0
-        start, size = np.int64(at[0, slot]), np.int64(at[2, slot])
+    nearest = np.argsort(-likeness[:found], kind="mergesort")[:NEIGHBOURS]  # equals stay in order
+    named, voted = np.empty(len(nearest) * TAKEN, np.int64), 0
+    for each in nearest:
+        partition, user = users[each] % shards, (1 << 32) - users[each] // shards
+        slot = by_user[partition, user] if user < by_user.shape[1] else 0
+        start, size = chosen_at[0, slot], chosen_at[2, slot]
         for place in range(max(start, start + size - TAKEN), start + size):
-            row = rows[min(np.int64(items[place]), len(rows) - 1)]
-            if 0 <= row < len(voted):
-                voted[row] += 1.0
+            number = np.int64(chosen[place])
+            row = rows[partition, number] if number < rows.shape[1] else -1
+            if 0 <= row < n:
+                if out[row] == 0:
+                    named[voted] = row
+                    voted += 1
+                out[row] += 1.0
+    for item in history:
+        if 0 <= item < n:
+            out[item] = 0.0
+    return named[:voted]
 
 
-def rank(user: str, recent: Sequence[str], occurrences: Occurrences, profiles: Profiles, k: int) -> Scored:
+def rank(user: str, recent: Sequence[str], online: Online, k: int) -> Scored:
     """Best k (item, votes) for a history `recent`, oldest first."""
-    names, row = occurrences.items.names, occurrences.items.row
-    rows = np.array([row.get(item, -1) for item in recent], np.int32)
-    found = votes(rows, occurrences.looked_up(rows), profiles.number(user), profiles, len(names))
-    voted = np.flatnonzero(found)
-    return best(names, voted, found[voted], k)
+    names, row = online.items.names, online.items.row
+    history = np.array([row.get(item, -1) for item in recent], np.int32)
+    found, voted = votes(history, online.profiles.number(user), online, len(names))
+    return best(names, voted[found[voted] > 0], found[voted[found[voted] > 0]], k)

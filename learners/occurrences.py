@@ -8,82 +8,70 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from learners.items import Items
+from learners.sequences import Sequences
 
 KEPT = 128  # choices of an item that are remembered, all partitions together
 LEAST = 16  # and in one partition at least
-NEAR, FAR, LASTING = 128, 48, 32
-NEWEST, MATCHED, REMEMBERED = 3, 10, 100  # last items of a history for which NEAR, FAR, LASTING of them are looked at
 ENTRY = Struct("<II")  # the user's number, and how many choices were in their sequence before
 
 Scored = list[tuple[str, float]]
 
 
-class Looked(NamedTuple):
-    """One partition's choices of the last items of a history, uint32[m, 2]: the user's number, and choices in their sequence before it.
+class Occurrences:
+    """The last choices of each row of `items`, newest first, `partitions` of them side by side; `shards` as in `Popularity`.
 
-    `sizes` intp[items]: how many of each item, of the last one first, its newest choice first; the first `lasting` of them count for what
-    lasts.
+    `serves`: they lie in one array, for loops that look at many of them; else as the records that they are written as.
     """
 
-    entries: npt.NDArray[np.uint32]
-    sizes: npt.NDArray[np.intp]
-    lasting: int
-
-
-class Occurrences:
-    """The last choices of each row of `items`, newest first, `partitions` of them side by side; `shards` as in `Popularity`."""
-
-    def __init__(self, items: Items, partitions: int = 1, shards: int = 1) -> None:
+    def __init__(self, items: Items, partitions: int = 1, shards: int = 1, serves: bool = True) -> None:
         self.items = items
         self.bytes = ENTRY.size * max(LEAST, KEPT // shards)  # of one item's entries, at most
-        self._of: list[list[bytes]] = [[] for _ in range(partitions)]
+        self._of: list[bytes] = []  # by row; the first partition's, the only one that learns
+        self._served = Sequences(partitions) if serves else None
 
-    def _at(self, partition: int, row: int) -> list[bytes]:
-        """The partition's entries, long enough for `row`."""
-        of = self._of[partition]
-        if row >= len(of):
-            of.extend([b""] * (row + 1 - len(of)))
-        return of
+    def dump(self, row: int) -> bytes:
+        """The first partition's entries of that row."""
+        if self._served is not None:
+            return self._served.get(0, row).tobytes()
+        return self._of[row] if row < len(self._of) else b""
 
     def learn_one(self, row: int, user: int, position: int) -> None:
         """The user of that number chose the item in `row` after `position` other choices."""
-        of = self._at(0, row)
-        of[row] = (ENTRY.pack(user, position) + of[row])[: self.bytes]
+        self.load(0, row, (ENTRY.pack(user, position) + self.dump(row))[: self.bytes])
 
     def forget(self, user: int) -> list[int]:
         """Remove an erased user; returns the rows of the items that they had chosen lately."""
         changed = []
-        for row, entries in enumerate(self._of[0]):
+        for row in range(len(self.items.names)):
+            entries = self.dump(row)
             kept = b"".join(ENTRY.pack(u, p) for u, p in ENTRY.iter_unpack(entries) if u != user)
             if kept != entries:
-                self._of[0][row] = kept
+                self.load(0, row, kept)
                 changed.append(row)
         return changed
 
-    def dump(self, row: int) -> bytes:
-        return self._at(0, row)[row]
-
     def load(self, partition: int, row: int, value: bytes | None) -> None:
         """Take dumped entries over; None forgets them."""
-        self._at(partition, row)[row] = value or b""
+        if self._served is not None:
+            if value:
+                self._served.put(partition, row, 0, np.frombuffer(value, np.uint32))
+            else:
+                self._served.drop(partition, row)
+            return
+        if row >= len(self._of):
+            self._of.extend([b""] * (row + 1 - len(self._of)))
+        self._of[row] = value or b""
 
-    def looked_up(self, rows: npt.NDArray[np.integer]) -> list[Looked]:
-        """Each partition's choices of the last 100 items of a history in `rows`, oldest first (-1: unknown)."""
-        wanted, shared = rows[: -REMEMBERED - 1 : -1].tolist(), len(self._of)
-        near, far, lasting = (-(-choices // shared) for choices in (NEAR, FAR, LASTING))
-        most = [ENTRY.size * (near if age < NEWEST else far if age < MATCHED else lasting) for age in range(len(wanted))]
-        out = list[Looked]()
-        for of in self._of:
-            some = [of[row][:size] if 0 <= row < len(of) else b"" for row, size in zip(wanted, most, strict=True)]
-            sizes = np.array([len(entries) // ENTRY.size for entries in some], np.intp)
-            out.append(Looked(np.frombuffer(b"".join(some), np.uint32).reshape(-1, 2), sizes, lasting))
-        return out
+    def tables(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
+        """`Sequences.tables` by row: a user's number and how many choices were in their sequence before, in turn."""
+        assert self._served is not None, "made not to serve"
+        return self._served.tables()
 
 
 def best(names: Sequence[str], rows: npt.NDArray[np.signedinteger], scores: npt.NDArray[Any], k: int) -> Scored:

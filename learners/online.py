@@ -44,7 +44,7 @@ class Online:
         self.items = Items(partitions)
         self.popularity = Popularity(self.items, partitions, shards)
         self.profiles = Profiles(self.items, partitions, serves)
-        self.occurrences = Occurrences(self.items, partitions, shards)
+        self.occurrences = Occurrences(self.items, partitions, shards, serves)
         self._serves = serves
         self._cold: dict[int, bytes] = {}  # row -> its record as it was loaded, taken apart when it is first needed
         self._changed_items: dict[int, None] = {}  # rows, in the order of the first change

@@ -128,9 +128,9 @@ class Popularity:
         """float64[rows]: event time of each item's first choice, inf where there is none."""
         return np.min(self._first[:, : len(self.items.names)], axis=0) if self.items.names else np.empty(0)
 
-    def choices(self, rows: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.int64]:
-        """int64[n]: choices ever of the items in `rows`; 0 where a row is newer than the counts."""
-        return np.asarray(self._n[:, np.minimum(rows, self._n.shape[1] - 1)].sum(0), np.int64)
+    def table(self) -> npt.NDArray[np.uint32]:
+        """uint32[partitions, rows or more]: choices ever, for loops that look at many of them."""
+        return self._n
 
     def n(self) -> npt.NDArray[np.int64]:
         """int64[rows]: choices ever."""

@@ -124,10 +124,10 @@ class Profiles:
         profile = self.get(user)
         return [self.items.names[row] for row in profile.chosen[-RECENT:].tolist() if row >= 0] if profile else []
 
-    def tables(self, partition: int) -> tuple[Column, Column, Column, Column]:
-        """`Sequences.tables`, and the rows of that partition's item numbers, -1 where there is none, as in the last place."""
+    def tables(self) -> tuple[Column, Column, Column]:
+        """`Sequences.tables` of the items' numbers by the users' numbers, with how many choices a user made ever."""
         assert self._sequences is not None, "made not to serve"
-        return *self._sequences.tables(partition), self.items.table(partition)
+        return self._sequences.tables()
 
     def after(self, user: str, seen: int) -> str | None:
         """The user's first choice after the first `seen` ones; None where there is none yet, or it is too long ago."""

@@ -7,8 +7,7 @@ skew. Values are rounded to float16 before they are scored, because that is how 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,7 @@ SOURCES = (
     "history",
     "ranker",
     "taste",
+    "ease",
 )
 DEEP, RANKER = SOURCES.index("deep"), SOURCES.index("ranker")
 POPULAR = tuple(i for i, name in enumerate(SOURCES) if name.startswith("popular"))
@@ -71,79 +71,102 @@ FEATURES = (
     "taste_share",
     "taste_rank",
     "taste_log",
+    "ease_share",
+    "ease_rank",
+    "ease_log",
 )
+
+COMPARED = ("next", "last", "after", "covisited", "neighbours", "taste", "ease")  # sources whose values stand as shares of the largest
+_SHARES = np.array([FEATURES.index(name + "_share") for name in COMPARED])
+_RANKED = 2  # and from here on as a rank and a logarithm, too, in the next columns
+_DEEP_SCORE, _DEEP_RANK, _POPULAR, _FRESHNESS, _AGE, _IDLE, _OWN, _OWN_LAST, _AFFINITY, _POPULAR_SHARE, _OWN_EVER, _OWN_SINCE = (
+    FEATURES.index(name)
+    for name in (
+        "deep_score", "deep_rank", "popular_100", "freshness", "age", "idle", "own", "own_last", "affinity", "popular_100_share",
+        "own_ever", "own_since",
+    )
+)  # fmt: skip
 
 GAPS = (60.0, 86_400.0)  # s since the user's last event: the ranker's contexts are below the first, the second, and above
 CONTEXTS = len(GAPS) + 1
 
-Column = npt.NDArray[np.floating]
+
+Column = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of n candidates, whichever source named them; a column each.
+class Facts(NamedTuple):
+    """What is known of n candidates, whichever source named them.
 
-    `deep`: the sequence model's score, nan where it did not name the item, and `deep_rank` (255 there). `next`, `after`, `last`,
-    `covisited`, `taste`: `learners.near.Near`. `neighbours`: votes. `popularity` [n, half-lives]: decayed counts divided by the largest
-    of the catalogue. `age_days` since an item was first chosen; `idle`: events of the stream since it was last chosen. `own`: how often
-    the user chose it lately, `own_ever`: of all that is remembered; `own_since`: choices since the last time, counting from 1, 0 where
-    there was none. `affinity`: share of the history in its categories.
+    `compared` [COMPARED, n]: `learners.near.Near`, votes of the neighbours, `learners.ease`. `popularity` [half-lives, n]: decayed counts
+    divided by the largest of the catalogue. `age_days` since an item was first chosen; `idle`: events of the stream since it was last
+    chosen. `own`: how often the user chose it lately, `own_ever`: of all that is remembered; `own_since`: choices since the last time,
+    counting from 1, 0 where there was none. `deep`: the sequence model's score, nan where it did not name the item, and `deep_rank`, from
+    0. `affinity`: share of the history in its categories.
     """
 
-    deep: Column
-    deep_rank: npt.NDArray[np.uint8]
-    next: Column
-    after: Column
-    last: Column
-    covisited: Column
-    taste: Column
-    neighbours: Column
+    compared: Column
     popularity: Column
     age_days: Column
     idle: Column
     own: Column
     own_ever: Column
     own_since: Column
+    deep: Column
+    deep_rank: Column
     affinity: Column
 
 
 def features(facts: Facts) -> npt.NDArray[np.float16]:
     """float16[n, features]."""
-    named = ~np.isnan(facts.deep)
-    score = np.zeros(len(named))
-    if named.any():
-        spread = float(facts.deep[named].std()) or 1.0
-        score[:] = np.where(named, (facts.deep - facts.deep[named].mean()) / spread * 0.5, -1.0)
-    sources = (facts.next, facts.after, facts.last, facts.covisited, facts.neighbours, facts.taste)
-    next_, after, last, covisited, neighbours, taste = _compare(np.array(sources, np.float64))
-    columns = (
-        score, np.where(named, 1.0 / (1.0 + facts.deep_rank), 0.0),
-        next_[0], *after, last[0], *covisited, *neighbours,
-        *(np.log1p(facts.popularity * 100.0) / np.log(101.0)).T,
-        1.0 / (1.0 + facts.age_days), np.log1p(facts.age_days) / 5, np.log1p(np.minimum(facts.idle, 1e9)) / 10,
-        np.log1p(facts.own), np.where(facts.own_since > 0, 1.0 / np.maximum(facts.own_since, 1), 0.0), facts.affinity,
-        *facts.popularity.T,
-        np.log1p(facts.own_ever), np.log1p(facts.own_since) / 6,
-        *taste,
-    )  # fmt: skip
-    return np.array(columns, np.float16).T
+    return np.asarray(_features(*facts, _SHARES, len(FEATURES)).astype(np.float16))
 
 
 @compiled
-def _compare(sources: Any) -> Any:
-    """float64[sources, 3, n]: what each source gives the candidates as the root of its share of the largest, as 1 / (1 + candidates with
-    more), 0 for a value of 0, and as a logarithm. Equal values have equal ranks, in whatever order they stand.
+def _features(
+    compared: Any, popularity: Any, age_days: Any, idle: Any, own: Any, own_ever: Any, own_since: Any, deep: Any, deep_rank: Any,
+    affinity: Any, shares: Any, width: int,
+) -> Any:  # fmt: skip
+    """float64[n, features]. What is compared stands as the root of its share of the largest, as 1 / (1 + candidates with more), 0 for a
+    value of 0, and as a logarithm. Equal values have equal ranks, in whatever order they stand.
     """
-    m, n = sources.shape
-    out = np.zeros((m, 3, n))
-    for source in range(m):
-        values = np.sort(sources[source])
+    n = len(idle)
+    out = np.zeros((n, width))
+    for source in range(len(shares)):
+        at, values = shares[source], np.sort(compared[source])
         for candidate in range(n):
-            value = sources[source, candidate]
+            value = compared[source, candidate]
             if value > 0:
-                out[source, 0, candidate] = np.sqrt(value / max(values[-1], 1e-9))
-                out[source, 1, candidate] = 1.0 / (1 + n - np.searchsorted(values, value, side="right"))
-                out[source, 2, candidate] = np.log1p(10.0 * value)
+                out[candidate, at] = np.sqrt(value / max(values[-1], 1e-9))
+                if source >= _RANKED:
+                    out[candidate, at + 1] = 1.0 / (1 + n - np.searchsorted(values, value, side="right"))
+                    out[candidate, at + 2] = np.log1p(10.0 * value)
+    named, mean, variance = 0, 0.0, 0.0
+    for score in deep:
+        if not np.isnan(score):
+            named += 1
+            mean += score
+    mean /= max(named, 1)
+    for score in deep:
+        if not np.isnan(score):
+            variance += (score - mean) ** 2 / named
+    spread = np.sqrt(variance) if variance > 0 else 1.0
+    for candidate in range(n):
+        row = out[candidate]
+        if named:
+            row[_DEEP_SCORE] = -1.0
+        if not np.isnan(deep[candidate]):
+            row[_DEEP_SCORE] = (deep[candidate] - mean) / spread * 0.5
+            row[_DEEP_RANK] = 1.0 / (1.0 + deep_rank[candidate])
+        for half_life in range(len(popularity)):
+            row[_POPULAR + half_life] = np.log1p(popularity[half_life, candidate] * 100.0) / np.log(101.0)
+            row[_POPULAR_SHARE + half_life] = popularity[half_life, candidate]
+        row[_FRESHNESS] = 1.0 / (1.0 + age_days[candidate])
+        row[_AGE] = np.log1p(age_days[candidate]) / 5
+        row[_IDLE] = np.log1p(min(idle[candidate], 1e9)) / 10
+        row[_OWN], row[_OWN_EVER] = np.log1p(own[candidate]), np.log1p(own_ever[candidate])
+        row[_OWN_LAST] = 1.0 / own_since[candidate] if own_since[candidate] > 0 else 0.0
+        row[_OWN_SINCE] = np.log1p(own_since[candidate]) / 6
+        row[_AFFINITY] = affinity[candidate]
     return out
 
 

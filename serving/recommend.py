@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learners import neighbours
 from learners.compiled import compiled
-from learners.near import Dense, Near, leading, near
-from learners.occurrences import REMEMBERED, best_rows
+from learners.ease import regressed
+from learners.near import leading, near
+from learners.neighbours import votes
+from learners.occurrences import best_rows
 from learners.online import Online
 from learners.profiles import RECENT
 from serving.catalogue import Catalogue
@@ -24,7 +25,16 @@ from serving.features import ABSENT, FEATURES, POPULAR, RANKER, SOURCES, Facts, 
 from serving.guard import Guard, merged
 from serving.repeats import Repeats, never_happen
 
-TAKEN = {"deep": 60, "after": 30, "covisited": 50, "taste": 50, "neighbours": 40, "fresh": 10, "history": 30}  # per source; union ~150
+TAKEN = {
+    "deep": 60,
+    "after": 30,
+    "covisited": 50,
+    "taste": 50,
+    "ease": 50,
+    "neighbours": 40,
+    "fresh": 10,
+    "history": 30,
+}  # per source; union ~150
 NEWEST = 10  # of the history; then those that the user chose most often
 POPULAR_TAKEN = 20
 POPULAR_KEPT = 400  # popular items per half-life that are kept ready: enough to skip what a heavy user has had
@@ -156,62 +166,34 @@ class View:
         mask[[r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]] = False
         return mask
 
-    def facts(
-        self, shared: Shared, rows: Rows, names: Sequence[str], deep: Scored, around: Near, votes: Dense, past: Rows, counts: Dense
-    ) -> Facts:
-        """What is known of the candidates in `rows` (-1: it has none), called `names`, for a history of items in the rows `past`, which
-        `counts` counts.
-        """
-        unknown, uncounted = rows < 0, (rows < 0) | (rows >= len(shared.scores))
-
-        def of(values: npt.NDArray[np.floating], missing: Mask, otherwise: float = 0.0) -> npt.NDArray[np.floating]:
-            if not len(values):
-                return np.full((len(rows), *values.shape[1:]), otherwise)
-            out = values.take(rows, 0, mode="clip").astype(np.float64)  # a float32 logarithm is another with each numpy
-            out[missing] = otherwise
-            return out
-
-        first = of(shared.first, uncounted, np.inf)
-        scores, ranks = np.full(len(rows), np.nan), np.full(len(rows), ABSENT, np.uint8)
-        if deep:
-            named = {item: (min(rank, ABSENT), score) for rank, (item, score) in enumerate(deep)}
-            for place, name in enumerate(names):
-                if name in named:
-                    ranks[place], scores[place] = named[name]
-        own, ever, latest = (of(values, unknown) for values in counts)
-        affinity = np.zeros(len(rows))
+    def affinity(self, names: Sequence[str], past: Rows) -> npt.NDArray[np.float64]:
+        """Of each of the items called `names`, the share of the history of items in the rows `past` that is in its categories."""
         taste = self.catalogue.affinity([self.online.items.names[r] for r in past[-20:].tolist() if r >= 0])
+        out = np.zeros(len(names))
         if taste:
             categories = self.catalogue.categories
-            affinity[:] = [sum(taste.get(c, 0.0) for c in categories.get(i, ())) / max(len(categories.get(i, ())), 1) for i in names]
-        return Facts(
-            deep=scores,
-            deep_rank=ranks,
-            next=of(around.next, unknown), after=of(around.after, unknown), last=of(around.last, unknown),
-            covisited=of(around.around, unknown), taste=of(around.taste, unknown), neighbours=of(votes, unknown),
-            popularity=of(shared.scores, uncounted) / shared.top,
-            age_days=np.where(np.isfinite(first), np.maximum(self.watermark - first, 0.0) / DAY, 0.0),
-            idle=of(shared.idle, uncounted, np.inf),
-            own=own, own_ever=ever, own_since=np.where(latest > 0, len(past) + 1 - latest, 0),
-            affinity=affinity,
-        )  # fmt: skip
+            out[:] = [sum(taste.get(c, 0.0) for c in categories.get(i, ())) / max(len(categories.get(i, ())), 1) for i in names]
+        return out
 
 
 def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.random.Generator) -> Answer:
     """The list for one ask; `deep` is the sequence model's best-first list for the same history, empty without one."""
     found = consider(view, ask, deep)
     drawn, propensities = plackett_luce(found.scores, ask.k, temperature, rng)
-    rest = np.delete(np.arange(len(found.items)), drawn)
+    left = np.ones(len(found.items), np.bool_)
+    left[drawn] = False
+    rest = np.flatnonzero(left)
     sample = rng.choice(rest, min(SAMPLE, len(rest)), replace=False) if len(rest) else rest
     first = np.argsort(-found.scores, kind="stable")
+    items = found.items
     return Answer(
-        items=[found.items[place] for place in drawn.tolist()],
+        items=[items[place] for place in drawn.tolist()],
         scores=found.scores[drawn],
         propensities=propensities,
-        reasons=[reason(ranks) for ranks in found.ranks[drawn].tolist()],
-        sample=[found.items[place] for place in sample.tolist()],
+        reasons=reasons(found.ranks[drawn]),
+        sample=[items[place] for place in sample.tolist()],
         features=found.features[np.concatenate([drawn, sample]).astype(np.intp)],
-        candidates=[found.items[place] for place in first.tolist()],
+        candidates=[items[place] for place in first.tolist()],
         ranks=found.ranks[first],
         seen=found.seen,
         context=found.context,
@@ -235,12 +217,14 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         wanted, had = open_to.copy(), set(ask.recent)
         rows = np.concatenate([past.had if past else chosen, chosen])
         wanted[rows[(rows >= 0) & (rows < n)]] = False
-    last, own = chosen[-REMEMBERED:], past.place if past else None
-    looked_up = online.occurrences.looked_up(last)
-    around = near(looked_up, own, online.profiles, online.popularity, n)
-    votes = neighbours.votes(last, looked_up, own, online.profiles, n)
-
-    counts = counted(chosen, RECENT, n)
+    own = past.place if past else None
+    around, (voted, voted_for), (eased, easing) = (
+        near(chosen, own, online, n),
+        votes(chosen, own, online, n),
+        regressed(chosen, own, online, n),
+    )
+    counts = np.zeros((3, n))
+    counted(chosen, RECENT, counts)
     nameless = list[str]()  # candidates that are in no row: n and above
 
     def numbered(keys: Iterable[Key], mask: Mask, most: int) -> list[int]:
@@ -260,15 +244,17 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
 
     lists: dict[str, Sequence[int] | Rows] = {
         "deep": numbered((row.get(item, item) for item, _ in deep), wanted, TAKEN["deep"]),
-        "after": leading(around.after, wanted, ties, TAKEN["after"]),
-        "covisited": leading(around.around, wanted, ties, TAKEN["covisited"]),
-        "taste": leading(around.taste, wanted, ties, TAKEN["taste"]),
-        "neighbours": leading(votes, wanted, ties, TAKEN["neighbours"]),
+        "after": leading(around.after, around.rows, wanted, ties, TAKEN["after"]),
+        "covisited": leading(around.around, around.rows, wanted, ties, TAKEN["covisited"]),
+        "taste": leading(around.taste, around.rows, wanted, ties, TAKEN["taste"]),
+        "ease": leading(eased, easing, wanted, ties, TAKEN["ease"]),
+        "neighbours": leading(voted, voted_for, wanted, ties, TAKEN["neighbours"]),
         "fresh": numbered(shared.fresh, wanted, TAKEN["fresh"]),
     }
     if not shared.once:
         newest = numbered(dict.fromkeys(chosen[: -RECENT - 1 : -1].tolist()), open_to, NEWEST)
-        often = leading(counts[1] + counts[2] / (len(chosen) + 1), wanted, ties, TAKEN["history"])  # the latest of equals
+        held = np.unique(chosen[(chosen >= 0) & (chosen < n)]).astype(np.int64)
+        often = leading(counts[1] + counts[2] / (len(chosen) + 1), held, wanted, ties, TAKEN["history"])  # the latest of equals
         lists["history"] = list(dict.fromkeys([*newest, *often.tolist()]))[: TAKEN["history"]]
     taken = [np.asarray(lists.get(name, ()), np.int64) for name in SOURCES]
     for source, popular in zip(POPULAR, shared.popular, strict=True):
@@ -284,7 +270,17 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         keys, ranks = union(np.concatenate(taken), np.array([len(keys) for keys in taken]), n + len(nameless))
     items = [names[key] if key < n else nameless[key - n] for key in keys.tolist()]
     keys[keys >= n] = -1
-    values = features(view.facts(shared, keys, items, deep, around, votes, chosen, counts))
+    compared, popularity, age, idle, lately, ever, since = _known(
+        keys, around.next, around.last, around.after, around.around, voted, around.taste, eased,
+        shared.scores, shared.top, shared.first, shared.idle, counts, view.watermark, len(chosen),
+    )  # fmt: skip
+    scored, ranked = np.full(len(keys), np.nan), np.zeros(len(keys))
+    if deep:
+        named_by = {item: (rank, score) for rank, (item, score) in enumerate(deep)}
+        for place, name in enumerate(items):
+            if name in named_by:
+                ranked[place], scored[place] = named_by[name]
+    values = features(Facts(compared, popularity, age, idle, lately, ever, since, scored, ranked, view.affinity(items, chosen)))
     situation = context(view.watermark - past.last) if past and not ask.recent else 0
     learned = values.astype(np.float32) @ (
         shared.ranking[0] + shared.ranking[1 + situation] if len(shared.ranking) else np.zeros(len(FEATURES))
@@ -316,17 +312,46 @@ def union(keys: Any, sizes: Any, n: int) -> Any:
 
 
 @compiled
-def counted(past: Any, lately: int, n: int) -> Any:
-    """float32[3, n]: how often each row was chosen among the last `lately`, how often at all, and at which place last, counting from 1."""
-    out = np.zeros((3, n), np.float32)
+def counted(past: Any, lately: int, out: Any) -> None:
+    """Set `out`, float64[3, n]: how often each row was chosen among the last `lately`, how often at all, and at which place last, counting
+    from 1.
+    """
     for place in range(len(past)):
         row = past[place]
-        if 0 <= row < n:  # those above came since
+        if 0 <= row < out.shape[1]:  # those above came since
             out[1, row] += 1
             out[2, row] = place + 1
             if place >= len(past) - lately:
                 out[0, row] += 1
-    return out
+
+
+@compiled
+def _known(
+    keys: Any, next: Any, last: Any, after: Any, around: Any, voted: Any, taste: Any, eased: Any,
+    scores: Any, top: Any, first: Any, idle: Any, counts: Any, now: float, length: int,
+) -> Any:  # fmt: skip
+    """The first of `serving.features.Facts` of the candidates in these rows, -1 for one that has none."""
+    m, counted = len(keys), len(scores)
+    compared, popularity = np.zeros((7, m)), np.zeros((scores.shape[1], m))
+    age, since_any = np.zeros(m), np.full(m, np.inf)
+    own, ever, since = np.zeros(m), np.zeros(m), np.zeros(m)
+    for place in range(m):
+        row = keys[place]
+        if row < 0:
+            continue
+        compared[0, place], compared[1, place], compared[2, place] = next[row], last[row], after[row]
+        compared[3, place], compared[4, place], compared[5, place], compared[6, place] = around[row], voted[row], taste[row], eased[row]
+        own[place], ever[place] = counts[0, row], counts[1, row]
+        if counts[2, row] > 0:
+            since[place] = length + 1 - counts[2, row]
+        if row >= counted:  # it came since
+            continue
+        since_any[place] = idle[row]
+        if np.isfinite(first[row]):
+            age[place] = max(now - first[row], 0.0) / DAY
+        for half_life in range(scores.shape[1]):
+            popularity[half_life, place] = scores[row, half_life] / top[half_life]
+    return compared.astype(np.float32).astype(np.float64), popularity, age, since_any, own, ever, since
 
 
 def _everything(view: View, shared: Shared) -> list[Key]:
@@ -351,7 +376,12 @@ def _filled(ranks: npt.NDArray[np.uint8], order: Sequence[int]) -> npt.NDArray[n
     return place
 
 
-def reason(ranks: Sequence[int]) -> str:
-    """Which sources put an item there, best first: `covisited:1 deep:4` (ranks count from 1)."""
-    named = sorted((rank, source) for source, rank in enumerate(ranks) if rank != ABSENT and source != RANKER)
-    return " ".join(f"{SOURCES[source]}:{rank + 1}" for rank, source in named[:3])
+def reasons(ranks: npt.NDArray[np.uint8]) -> list[str]:
+    """Which sources put each item there, best first: `covisited:1 deep:4` (ranks count from 1)."""
+    of = ranks.copy()
+    of[:, RANKER] = ABSENT
+    best = np.argsort(of, axis=1, kind="stable")[:, :3]
+    return [
+        " ".join(f"{SOURCES[source]}:{row[source] + 1}" for source in three if row[source] != ABSENT)
+        for row, three in zip(of.tolist(), best.tolist(), strict=True)
+    ]

@@ -119,7 +119,7 @@ def test_partitions_of_occurrences_rank_as_one() -> None:
     rng = Random(3)
     alone, merged = split([(f"u{rng.randrange(40)}", f"i{rng.randrange(20)}", 0.0) for _ in range(300)])
     for recent in (["i1"], ["i2", "i3", "i4"], [f"i{n}" for n in range(12)]):
-        lists = [near.rank("v", recent, o.occurrences, o.profiles, o.popularity, 20) for o in (merged, alone)]
+        lists = [near.rank("v", recent, o, 20) for o in (merged, alone)]
         for ours, theirs in zip(*lists, strict=True):
             assert dict(ours) == pytest.approx(dict(theirs))
             assert np.allclose([s for _, s in ours], [s for _, s in theirs])
@@ -131,5 +131,5 @@ def test_partitions_have_their_users_and_their_neighbours() -> None:
     for user in {user for user, _, _ in choices}:
         assert merged.profiles.recent(user) == alone.profiles.recent(user)
         assert had(merged, user) == had(alone, user)
-    votes = neighbours.rank("nobody", ["i1", "i2"], merged.occurrences, merged.profiles, 9)
+    votes = neighbours.rank("nobody", ["i1", "i2"], merged, 9)
     assert votes and {i for i, _ in votes} <= items(choices) - {"i1", "i2"}

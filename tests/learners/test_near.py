@@ -6,16 +6,15 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners.near import DECAY, REACH, TASTE_DECAY, TASTE_REACH, leading, near
+from learners.near import DECAY, FAR, LASTING, MATCHED, NEAR, NEWEST, REACH, REMEMBERED, TASTE_DECAY, TASTE_REACH, leading, near
 from learners.near import rank as ranked
-from learners.occurrences import FAR, LASTING, MATCHED, NEAR, NEWEST, REMEMBERED
 from learners.online import Online
 from learners.profiles import KEPT
 from tests.learners.conftest import learned
 
 
 def rank(online: Online, recent: str, k: int = 9, user: str = "me") -> tuple[dict[str, float], dict[str, float]]:
-    after, both = ranked(user, recent.split(), online.occurrences, online.profiles, online.popularity, k)
+    after, both = ranked(user, recent.split(), online, k)
     assert [s for _, s in after] == sorted((s for _, s in after), reverse=True)
     assert [s for _, s in both] == sorted((s for _, s in both), reverse=True)
     return dict(after), dict(both)
@@ -106,10 +105,11 @@ def test_it_is_what_a_count_by_hand_finds(seed: int) -> None:
         online.learn_one(user, item, 0.0)
     history = online.profiles.get("u1")
     assert history is not None and REMEMBERED < len(history.chosen) < KEPT
-    names, last = online.items.names, history.chosen[-REMEMBERED:]
-    found = near(online.occurrences.looked_up(last), history.place, online.profiles, online.popularity, len(names))
+    names = online.items.names
+    *found, rows = near(history.chosen, history.place, online, len(names))
     wanted = looked_for(choices, "u1", [names[row] for row in history.chosen])
     assert pytest.approx(np.array([wanted[name] for name in names])) == np.array(found).T
+    assert sorted(rows.tolist()) == [row for row, name in enumerate(names) if any(wanted[name])]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -118,5 +118,5 @@ def test_the_leading_rows_are_those_with_the_highest_scores_equals_by_their_ties
     scores, wanted, k = rng.integers(0, 9, 40).astype(float), rng.random(40) < 0.7, int(rng.integers(1, 30))
     ties = rng.permutation(40)
     open_to = [row for row in range(40) if wanted[row] and scores[row]]
-    assert leading(scores, wanted, ties, k).tolist() == sorted(open_to, key=lambda row: (-scores[row], ties[row]))[:k]
-    assert leading(np.zeros(3), np.ones(3, np.bool_), ties, k).tolist() == []
+    assert leading(scores, rng.permutation(40), wanted, ties, k).tolist() == sorted(open_to, key=lambda row: (-scores[row], ties[row]))[:k]
+    assert leading(np.zeros(3), np.arange(3), np.ones(3, np.bool_), ties, k).tolist() == []

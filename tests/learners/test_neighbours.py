@@ -1,6 +1,6 @@
 """Session neighbours: who votes, what gets a vote."""
 
-from learners.neighbours import NEIGHBOURS, SEEN_BY, TAKEN, rank
+from learners.neighbours import ASKED, NEIGHBOURS, TAKEN, rank
 from learners.online import Online
 
 
@@ -12,7 +12,7 @@ def learned(choices: list[tuple[str, str]]) -> Online:
 
 
 def asked(online: Online, user: str, recent: list[str], k: int) -> list[tuple[str, float]]:
-    return rank(user, recent, online.occurrences, online.profiles, k)
+    return rank(user, recent, online, k)
 
 
 def test_users_of_newer_items_are_nearer_and_all_who_vote_count_as_much() -> None:
@@ -52,5 +52,5 @@ def test_only_so_many_neighbours_vote_and_partitions_are_asked_together() -> Non
             merged.load(p, key, value)
     votes = asked(merged, "me", ["x", "y"], 999)
     assert len(votes) == NEIGHBOURS
-    assert len(asked(merged, "me", ["x"], 999)) == 3 * -(-SEEN_BY // 3)
+    assert len(asked(merged, "me", ["x"], 999)) == 3 * -(-ASKED // 3)
     assert {i[:2] for i, _ in votes} == {"i0", "i1", "i2"}

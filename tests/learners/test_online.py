@@ -14,8 +14,8 @@ Records = dict[bytes, bytes]
 
 def near(online: Online, recent: list[str]) -> tuple[set[str], ...]:
     """Items that are named after and around a history, and by its session neighbours."""
-    after, around = rank("v", recent, online.occurrences, online.profiles, online.popularity, 9)
-    found = after, around, neighbours.rank("v", recent, online.occurrences, online.profiles, 9)
+    after, around = rank("v", recent, online, 9)
+    found = after, around, neighbours.rank("v", recent, online, 9)
     return tuple({item for item, _ in entries} for entries in found)
 
 

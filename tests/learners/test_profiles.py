@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,9 +42,9 @@ class Users:
 
 def sequence(profiles: Profiles, partition: int, user: int) -> list[int]:
     """Rows of what is looked up by the user's number."""
-    slots, at, items, rows = profiles.tables(partition)
-    start, _, size, _ = at[:, slots[user]].tolist()
-    return rows[np.minimum(items[start : start + size], len(rows) - 1)].tolist()
+    slots, at, items = profiles.tables()
+    start, _, size, _ = at[:, slots[partition, user]].tolist()
+    return profiles.items.rows(partition, items[start : start + size]).tolist()
 
 
 def learned(n: int) -> Users:

@@ -23,10 +23,11 @@ def test_what_was_put_is_found(changes: list[tuple[tuple[int, int], tuple[list[i
         made.put(partition, user, len(items) + change[1], np.array(items, np.uint32))
         wanted[partition, user] = items, change[1]
     for partition in range(2):
-        slots, at, chosen = made.tables(partition)
+        slots, at, chosen = made.tables()
         for user in range(8):
-            start, _, size, n = at[:, slots[user]].tolist()
+            start, _, size, n = at[:, slots[partition, user] if user < slots.shape[1] else 0].tolist()
             items, lost = wanted.get((partition, user), ([], 0))
+            assert made.get(partition, user).tolist() == items
             assert (chosen[start : start + size].tolist(), n) == (items, len(items) + lost)
 
 
@@ -36,4 +37,4 @@ def test_room_that_became_free_is_used_again() -> None:
         made.put(0, n, 8, np.arange(8, dtype=np.uint32))
         made.drop(0, n)
         made.put(0, 1000, n + 1, np.arange(n % 100 + 1, dtype=np.uint32))
-    assert len(made._items) == 1024 and made._at.shape[1] == 64
+    assert len(made._numbers) == 1024 and made._at.shape[1] == 64

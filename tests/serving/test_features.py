@@ -1,13 +1,11 @@
 """Features: one column a fact, finite float16 whatever the sources say; the union of the sources' lists."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.features import ABSENT, DEEP, FEATURES, POPULAR, RANKER, SOURCES, Facts, features
+from serving.features import ABSENT, COMPARED, DEEP, FEATURES, POPULAR, RANKER, SOURCES, Facts, features
 from serving.recommend import union
 
 keys = st.integers(0, 15)
@@ -16,9 +14,14 @@ lists = st.tuples(*(st.lists(keys, max_size=10, unique=True) for _ in SOURCES))
 
 def facts(n: int, **given_: object) -> Facts:
     """Nothing is known of n candidates but what is given."""
-    columns = {field.name: np.zeros(n) for field in dataclasses.fields(Facts)}
-    columns |= {"deep": np.full(n, np.nan), "deep_rank": np.full(n, ABSENT, np.uint8), "popularity": np.zeros((n, 5))}
-    return Facts(**(columns | {name: np.asarray(column) for name, column in given_.items()}))
+    known = {name: np.zeros(n) for name in Facts._fields}
+    known |= {"compared": np.zeros((len(COMPARED), n)), "popularity": np.zeros((5, n)), "deep": np.full(n, np.nan)}
+    for name, column in given_.items():
+        if name in COMPARED:
+            known["compared"][COMPARED.index(name)] = column
+        else:
+            known[name] = np.asarray(column, float)
+    return Facts(**known)
 
 
 def columns(values: np.ndarray) -> dict[str, list[float]]:
@@ -60,10 +63,10 @@ def test_a_rank_beyond_a_byte_is_not_absence() -> None:
 @given(st.integers(0, 12), st.integers(0, 99), st.booleans())
 def test_values_are_finite_float16_one_row_an_item_whatever_the_sources_say(n: int, seed: int, deep: bool) -> None:
     rng = np.random.default_rng(seed)
-    counts = {name: rng.exponential(100, n) * rng.integers(0, 2, n) for name in ("next", "after", "last", "covisited", "neighbours")}
+    counts = {name: rng.exponential(100, n) * rng.integers(0, 2, n) for name in COMPARED}
     found = features(
         facts(
-            n, **counts, popularity=rng.random((n, 5)), age_days=rng.exponential(1e4, n), idle=np.where(rng.random(n) < 0.5, np.inf, 1e7),
+            n, **counts, popularity=rng.random((5, n)), age_days=rng.exponential(1e4, n), idle=np.where(rng.random(n) < 0.5, np.inf, 1e7),
             own=rng.integers(0, 50, n), own_ever=rng.integers(0, 600, n), own_since=rng.integers(0, 600, n), affinity=rng.random(n),
             deep=np.where(rng.random(n) < 0.5, rng.normal(0, 1e5, n), np.nan) if deep else np.full(n, np.nan),
         )
@@ -80,7 +83,7 @@ def test_each_value_stands_in_its_column() -> None:
         features(
             facts(
                 3, deep=[3.0, 1.0, np.nan], deep_rank=[0, 1, ABSENT], next=[0, 0.5, 0.125], after=[0, 1, 1], last=[1, 0, 4],
-                covisited=[0, 8, 2], taste=[3, 0, 12], neighbours=[9, 4, 1], popularity=popularity,
+                covisited=[0, 8, 2], taste=[3, 0, 12], ease=[-1, 2, 0.5], neighbours=[9, 4, 1], popularity=popularity.T,
                 age_days=[0.0, 1.0, 3.0], idle=[0, 99, np.inf],
                 own=[0, 1, 0], own_ever=[0, 3, 1], own_since=[0, 2, 60], affinity=[0.25, 0, 0],
             )
@@ -98,6 +101,7 @@ def test_each_value_stands_in_its_column() -> None:
         **{f"popular_{name}_share": popularity[:, at] for at, name in enumerate(("100", "500", "2000", "10000", "ever"))},
         "own_ever": np.log1p([0, 3, 1]), "own_since": np.log1p([0, 2, 60]) / 6,
         "taste_share": [0.5, 0, 1], "taste_rank": [0.5, 0, 1], "taste_log": np.log1p([30, 0, 120]),
+        "ease_share": [0, 1, 0.5], "ease_rank": [0, 1, 0.5], "ease_log": np.log1p([0, 20, 5]),
     }.items()}  # fmt: skip
     assert found == near and found.keys() == set(FEATURES)
 

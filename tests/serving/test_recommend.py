@@ -11,7 +11,7 @@ from learners.near import rank
 from learners.online import Online
 from serving.features import ABSENT, CONTEXTS, FEATURES, RANKER, SOURCES
 from serving.guard import Guard
-from serving.recommend import NEWEST, SAMPLE, Answer, Ask, View, answer, reason
+from serving.recommend import NEWEST, SAMPLE, Answer, Ask, View, answer, reasons
 from serving.repeats import Repeats
 
 NOW = 1.7e9
@@ -194,7 +194,7 @@ def test_the_leading_source_fills_first_then_the_next(views: dict[bool, View]) -
     view.guards[0] = Guard(sums, 100.0)
     view.refresh()
     online = view.online
-    covisited = [i for i, _ in rank("u1", online.profiles.recent("u1"), online.occurrences, online.profiles, online.popularity, 80)[1]]
+    covisited = [i for i, _ in rank("u1", online.profiles.recent("u1"), online, 80)[1]]
     deep = [(item, 1.0) for item in ("i59", "i58", "i57")]
     made = asked(view, Ask("u1", k=8), deep)
     assert made.items == (["i59", "i58", "i57"] + [i for i in covisited if i not in ("i57", "i58", "i59")])[:8]
@@ -282,8 +282,7 @@ def test_the_same_seed_gives_the_same_answer(views: dict[bool, View]) -> None:
 def test_a_reason_names_the_three_best_sources_counting_from_one_and_not_the_ranker() -> None:
     ranks = np.full(len(SOURCES), ABSENT, np.uint8)
     ranks[[0, 2, 3, 9, RANKER]] = [3, 0, 7, 1, 0]
-    assert reason(ranks.tolist()) == "covisited:1 fresh:2 deep:4"
-    assert reason([ABSENT] * len(SOURCES)) == ""
+    assert reasons(np.stack([ranks, np.full_like(ranks, ABSENT)])) == ["covisited:1 fresh:2 deep:4", ""]
 
 
 def test_a_list_is_as_long_as_asked_for_while_the_catalogue_has_items_for_it() -> None:

@@ -1,0 +1,110 @@
+"""A regression of every item on the items of one history: what goes with all of them, and not only with those that always come together.
+
+EASE (Steck, WWW 2019) inverts the co-occurrences of the whole catalogue now and then. Here only those of the history's own items are
+solved for, from their last choices, for each answer anew: a list is as fresh as the stream, and nothing is kept for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from learners.compiled import compiled
+from learners.near import Dense, History, Rows
+from learners.online import Online
+
+ITEMS = 50  # of a history, the last ones, each once
+CHOICES = 64  # last choices of each that are looked at, all partitions together
+REACH = 10  # choices before and after that count as together
+DECAY = 0.95  # what an older item of the history should add up to, against the one after it
+RIDGE = 0.3  # on the diagonal of their cosines
+SWEEPS = 8  # of Gauss-Seidel; what is left is below what ranks
+
+
+def regressed(history: History, own: tuple[int, int] | None, online: Online, n: int) -> tuple[Dense, Rows]:
+    """float64[n]: the regression's value for each row, for a history of items in these rows, oldest first (-1: unknown); and the rows that
+    it names, not all of them above 0. Choices of the user (partition, number) `own` say nothing new.
+    """
+    out = np.zeros(n)
+    tables = (*online.occurrences.tables(), *online.profiles.tables(), online.items.table, online.popularity.table())
+    return out, _regress(history, *(own or (-1, -1)), *tables, out)
+
+
+@compiled
+def _regress(
+    history: Any, own_partition: int, own: int,
+    by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Set `out`, float64[n]; returns the rows that are named in it."""
+    shards, n = len(by_row), len(out)
+    items, wanted, m = np.empty(ITEMS, np.int64), np.empty(ITEMS), 0
+    for age in range(min(len(history), ITEMS)):
+        item = history[len(history) - 1 - age]
+        if 0 <= item < n and item < by_row.shape[1] and item < ever.shape[1]:
+            for other in items[:m]:
+                if other == item:
+                    break
+            else:
+                items[m] = item
+                wanted[m] = DECAY**age
+                m += 1
+    size = np.empty(m)
+    for k in range(m):
+        size[k] = max(ever[:, items[k]].sum(), 1)
+        out[items[k]] = -1.0 - k  # a mark, until the end
+    together = np.zeros((m, m))
+    looked_at = np.zeros(m)
+    most = -(-CHOICES // shards)
+    room = m * shards * most * 2 * REACH
+    hits, by, found = np.empty(room, np.int32), np.empty(room, np.uint8), 0  # rows, and beside which item
+    for k in range(m):
+        for partition in range(shards):
+            at = by_row[partition, items[k]]
+            table, first, taken = rows[partition], entries_at[0, at], min(most, entries_at[2, at] // 2)
+            looked_at[k] += taken
+            for nth in range(taken):
+                user, position = np.int64(entries[first + 2 * nth]), np.int64(entries[first + 2 * nth + 1])
+                if user == own and partition == own_partition:
+                    continue
+                slot = by_user[partition, user] if user < by_user.shape[1] else 0
+                start, length = chosen_at[0, slot], chosen_at[2, slot]
+                here = position - chosen_at[3, slot] + length
+                if here < 0 or here >= length:  # nobody, or no longer remembered
+                    continue
+                for place in range(start + max(0, here - REACH), start + min(length, here + REACH + 1)):
+                    number = np.int64(chosen[place])
+                    row = table[number] if number < len(table) else -1
+                    if place != start + here and 0 <= row < n:
+                        if out[row] < 0:
+                            together[k, int(-1 - out[row])] += 1
+                        hits[found], by[found] = row, k
+                        found += 1
+    for k in range(m):
+        for other in range(m):
+            together[k, other] *= np.sqrt(size[k] / size[other]) / max(looked_at[k], 1)
+    for k in range(m):
+        for other in range(k):
+            together[k, other] = together[other, k] = (together[k, other] + together[other, k]) / 2
+    weights = wanted[:m] / (1 + RIDGE)
+    for _ in range(SWEEPS):
+        for k in range(m):
+            rest = wanted[k]
+            for other in range(m):
+                if other != k:
+                    rest -= together[k, other] * weights[other]
+            weights[k] = rest / (1 + RIDGE)
+    for k in range(m):
+        out[items[k]] = 0.0
+        weights[k] /= np.sqrt(max(looked_at[k], 1))
+    seen, named, distinct = np.zeros(n, np.bool_), np.empty(min(found, n), np.int64), 0
+    for hit in range(found):
+        row = hits[hit]
+        if not seen[row]:
+            seen[row] = True
+            named[distinct] = row
+            distinct += 1
+        out[row] += weights[by[hit]]
+    for row in named[:distinct]:
+        out[row] /= np.sqrt(1.0 + (ever[:, row].sum() if row < ever.shape[1] else 0))
+    return named[:distinct]

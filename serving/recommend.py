@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from learners import weights
 from learners.compiled import compiled
 from learners.ease import regressed
 from learners.near import leading, near
@@ -19,9 +20,10 @@ from learners.neighbours import votes
 from learners.occurrences import best_rows
 from learners.online import Online
 from learners.profiles import RECENT
+from learners.weights import Scorer, Weights
 from serving.catalogue import Catalogue
 from serving.exploration import plackett_luce
-from serving.features import ABSENT, FEATURES, POPULAR, RANKER, SOURCES, Facts, context, features
+from serving.features import ABSENT, POPULAR, RANKER, SOURCES, Facts, context, features
 from serving.guard import Guard, merged
 from serving.repeats import Repeats, never_happen
 
@@ -103,7 +105,7 @@ class Shared:
     idle: npt.NDArray[np.float32]  # [items] events since the last choice
     popular: list[npt.NDArray[np.intp]]  # best POPULAR_KEPT rows per half-life
     fresh: list[Key]
-    ranking: npt.NDArray[np.float32]  # [1 + contexts, features] merged weights of the ranker, empty before the first slate
+    ranker: Scorer | None  # of all partitions; None before the first slate
     order: list[int]  # sources in the order in which they fill a list (serving.guard)
     once: bool  # this stream never brings an item back to a user
     positions: dict[str, int]  # that all this rests on
@@ -117,7 +119,7 @@ class View:
     catalogue: Catalogue = field(default_factory=Catalogue)
     guards: dict[int, Guard] = field(default_factory=dict)
     repeats: dict[int, Repeats] = field(default_factory=dict)
-    weights: dict[int, tuple[int, npt.NDArray[np.float64]]] = field(default_factory=dict)
+    weights: dict[int, Weights] = field(default_factory=dict)
     watermark: float = 0.0  # newest event time of the stream, Unix s
     positions: dict[str, int] = field(default_factory=dict)  # {timeline partition: next offset} of the state
     fallback: list[str] = field(default_factory=list)  # popular items of the live bundle, for a start without Kafka
@@ -139,9 +141,6 @@ class View:
         newest = np.argsort(-np.where(np.isfinite(first), first, -np.inf), kind="stable")[:FRESH_KEPT]
         fresh = {names[r]: float(first[r]) for r in newest if names[r] and np.isfinite(first[r])}
         fresh |= dict(list(self.catalogue.announced.items())[-FRESH_KEPT:])
-        learned = list(self.weights.values())
-        slates = sum(m for m, _ in learned)
-        ranking = np.sum([w * (m / slates) for m, w in learned], axis=0) if slates else np.empty(0)
         self.shared = Shared(
             scores=scores,
             top=scores.max(0, initial=1e-9),
@@ -149,7 +148,7 @@ class View:
             idle=idle,
             popular=popular,
             fresh=[row.get(item, item) for item, _ in sorted(fresh.items(), key=lambda entry: (-entry[1], entry[0]))[:FRESH_KEPT]],
-            ranking=np.asarray(ranking, np.float32),
+            ranker=weights.merged(list(self.weights.values())),
             order=merged(list(self.guards.values())).order(),
             once=never_happen(list(self.repeats.values())),
             positions=dict(self.positions),
@@ -282,12 +281,13 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
                 ranked[place], scored[place] = named_by[name]
     values = features(Facts(compared, popularity, age, idle, lately, ever, since, scored, ranked, view.affinity(items, chosen)))
     situation = context(view.watermark - past.last) if past and not ask.recent else 0
-    learned = values.astype(np.float32) @ (
-        shared.ranking[0] + shared.ranking[1 + situation] if len(shared.ranking) else np.zeros(len(FEATURES))
-    )
-    if len(shared.ranking):
+    scores = None
+    if shared.ranker is not None:
+        learned = shared.ranker.scores(values, situation)
         ranks[np.argsort(-learned, kind="stable"), RANKER] = np.minimum(np.arange(len(values)), ABSENT - 1)
-    scores = learned if shared.order[0] == RANKER and len(shared.ranking) else _filled(ranks, shared.order)
+        scores = learned if shared.order[0] == RANKER else None
+    if scores is None:
+        scores = _filled(ranks, shared.order)
     return Considered(items, values, ranks, scores, past.n if past else 0, situation, shared.positions)
 
 

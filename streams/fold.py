@@ -11,14 +11,13 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from random import Random
 from typing import NamedTuple
 
 import msgspec
 
 from feedback import attribution, signals
 from feedback.attribution import Block, Early, Ledger, Logged, Pending
-from learners import occurrences, popularity, profiles
+from learners import crossed, occurrences, popularity, profiles
 from learners.online import Memory, Online
 from learners.ranker import ListwiseRanker
 from serving.features import ABSENT, CONTEXTS, FEATURES, GAPS, SOURCES
@@ -73,7 +72,7 @@ def shape(shards: int, memory: Memory) -> str:
     facts = (
         shards, memory.users, memory.items, memory.ledgers,
         popularity.HALF_LIVES, occurrences.KEPT, occurrences.LEAST, profiles.KEPT, profiles.LATE, profiles.SESSION_GAP,
-        WINDOW, CHUNK, FEATURES, GAPS, SOURCES,
+        WINDOW, CHUNK, FEATURES, GAPS, SOURCES, crossed.WIDTH, crossed.SCALE,
         attribution.PENDING, attribution.EARLY, attribution.WAIT_MS, signals.FULL, signals.IDLE_MS,
     )  # fmt: skip
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
@@ -281,8 +280,7 @@ class Fold:
         ndcgs = dcg(ranks)
         slate = attribution.slate(logged, item, len(FEATURES))
         if slate is not None:
-            rng = Random(f"{self.partition}/{self.ranker.slates}")  # seeded by what the state holds
-            self.ranker.learn_slate(*slate, rng, min(logged.context, CONTEXTS - 1))
+            self.ranker.learn_slate(*slate, min(logged.context, CONTEXTS - 1))
             touched.add("w·")
         ledger.remember(pending.id)
         touched.add(f"a·{user}")

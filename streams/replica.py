@@ -157,8 +157,7 @@ class Replica:
             view.positions[str(partition)] = standing.next
             return
         if not view.online.load(partition, key, value) and key == RANKER and value is not None:
-            weights = Weights.load(value)
-            view.weights[partition] = weights.slates, weights.array()
+            view.weights[partition] = Weights.load(value)
 
     def _item(self, key: bytes, value: bytes | None, appended: float) -> None:
         if value is None:

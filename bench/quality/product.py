@@ -61,7 +61,7 @@ class Product:
         view.guards[0], view.repeats[0] = Guard(standing.guard, standing.judged), Repeats(*standing.repeats)
         view.watermark = standing.watermark
         if self.fold.ranker.slates:
-            view.weights[0] = self.fold.ranker.slates, self.fold.ranker.weights()
+            view.weights[0] = self.fold.ranker.weights()
         view.refresh()
 
     def recent(self, user: str) -> list[str]:

@@ -81,9 +81,9 @@ def test_optional_inputs_may_be_absent_and_a_wrong_one_is_an_error_that_says_so(
 def test_an_erased_user_starts_anew(stack: Running) -> None:
     for n in range(3):
         stack.click("forget-me", f"filler-{n}")
-    until(lambda: any("covisited" in r or "after" in r or "neighbours" in r for r in stack.ask("forget-me").reasons))
+    until(lambda: any("covisited" in r or "after" in r or "neighbours" in r for r in stack.ask("forget-me", 100).reasons))
     stack.send(topics.ERASURES, {"user": "forget-me", "at": interaction("x", "y")["at"]}, "forget-me")
-    until(lambda: not any("covisited" in r or "after" in r or "neighbours" in r for r in stack.ask("forget-me").reasons))
+    until(lambda: not any("covisited" in r or "after" in r or "neighbours" in r for r in stack.ask("forget-me", 100).reasons))
     history = History(stack.kafka)  # what the trainer learns from
     assert "forget-me" not in {e.user for e in history.read()}
     history.close()

@@ -118,12 +118,6 @@ class Popularity:
             total += self._counts[p, :n] * np.exp2(age[:, None] * self._rate)
         return total
 
-    def idle(self) -> npt.NDArray[np.float32]:
-        """float32[rows]: events of the whole stream since each item's last choice, about; inf where there is none."""
-        n = min(len(self.items.names), self._n.shape[1])
-        age = np.array(self.clock, np.float32)[:, None] - self._at[:, :n].astype(np.float32)
-        return np.asarray(np.where(self._n[:, :n] > 0, np.maximum(age, 0) * self._shards, np.inf).min(0, initial=np.inf), np.float32)
-
     def first_seen(self) -> npt.NDArray[np.float64]:
         """float64[rows]: event time of each item's first choice, inf where there is none."""
         return np.min(self._first[:, : len(self.items.names)], axis=0) if self.items.names else np.empty(0)
@@ -131,6 +125,10 @@ class Popularity:
     def table(self) -> npt.NDArray[np.uint32]:
         """uint32[partitions, rows or more]: choices ever, for loops that look at many of them."""
         return self._n
+
+    def stands(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], int]:
+        """Clocks [partitions], the clock of each row's last choice [partitions, rows or more], and by how much slower than the stream."""
+        return np.array(self.clock, np.int64), self._at, self._shards
 
     def n(self) -> npt.NDArray[np.int64]:
         """int64[rows]: choices ever."""

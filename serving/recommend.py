@@ -102,7 +102,6 @@ class Shared:
     scores: npt.NDArray[np.float32]  # [items, half-lives] decayed counts
     top: npt.NDArray[np.float32]  # [half-lives] the largest of them
     first: npt.NDArray[np.float64]  # [items] event time of the first choice, inf where there was none
-    idle: npt.NDArray[np.float32]  # [items] events since the last choice
     popular: list[npt.NDArray[np.intp]]  # best POPULAR_KEPT rows per half-life
     fresh: list[Key]
     ranker: Scorer | None  # of all partitions; None before the first slate
@@ -132,7 +131,7 @@ class View:
         popularity, names, row = self.online.popularity, self.online.items.names, self.online.items.row
         scores = popularity.scores()
         n = len(scores)
-        first, idle = popularity.first_seen()[:n], popularity.idle()[:n]
+        first = popularity.first_seen()[:n]
         k = min(POPULAR_KEPT, n)
         popular = []
         for column in scores.T:
@@ -145,7 +144,6 @@ class View:
             scores=scores,
             top=scores.max(0, initial=1e-9),
             first=first,
-            idle=idle,
             popular=popular,
             fresh=[row.get(item, item) for item, _ in sorted(fresh.items(), key=lambda entry: (-entry[1], entry[0]))[:FRESH_KEPT]],
             ranker=weights.merged(list(self.weights.values())),
@@ -271,7 +269,8 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     keys[keys >= n] = -1
     compared, popularity, age, idle, lately, ever, since = _known(
         keys, around.next, around.last, around.after, around.around, voted, around.taste, eased,
-        shared.scores, shared.top, shared.first, shared.idle, counts, view.watermark, len(chosen),
+        shared.scores, shared.top, shared.first, online.popularity.table(), *online.popularity.stands(),
+        counts, view.watermark, len(chosen),
     )  # fmt: skip
     scored, ranked = np.full(len(keys), np.nan), np.zeros(len(keys))
     if deep:
@@ -328,7 +327,7 @@ def counted(past: Any, lately: int, out: Any) -> None:
 @compiled
 def _known(
     keys: Any, next: Any, last: Any, after: Any, around: Any, voted: Any, taste: Any, eased: Any,
-    scores: Any, top: Any, first: Any, idle: Any, counts: Any, now: float, length: int,
+    scores: Any, top: Any, first: Any, choices: Any, clocks: Any, at: Any, shards: int, counts: Any, now: float, length: int,
 ) -> Any:  # fmt: skip
     """The first of `serving.features.Facts` of the candidates in these rows, -1 for one that has none."""
     m, counted = len(keys), len(scores)
@@ -344,9 +343,12 @@ def _known(
         own[place], ever[place] = counts[0, row], counts[1, row]
         if counts[2, row] > 0:
             since[place] = length + 1 - counts[2, row]
-        if row >= counted:  # it came since
+        if row < choices.shape[1]:
+            for partition in range(len(clocks)):
+                if choices[partition, row]:  # of the stream, about
+                    since_any[place] = min(since_any[place], max(clocks[partition] - np.int64(at[partition, row]), 0) * shards)
+        if row >= counted:  # it came since the last refresh
             continue
-        since_any[place] = idle[row]
         if np.isfinite(first[row]):
             age[place] = max(now - first[row], 0.0) / DAY
         for half_life in range(scores.shape[1]):

@@ -36,6 +36,7 @@ class Product:
         for key, value in step.touched.items():
             self.view.online.load(0, key, value)
         self.view.positions["0"] = self._offset
+        self.view.online.popularity.clock[0], self.view.watermark = self.fold.online.popularity.clock[0], self.fold.standing.watermark
 
     def learn(self, row: Row) -> None:
         """One interaction, as the timeline has it."""

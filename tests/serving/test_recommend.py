@@ -265,12 +265,12 @@ def test_values_are_what_the_state_says() -> None:
     made = asked(view, Ask("u1", k=100))
     popular, column = view.online.popularity, {name: n for n, name in enumerate(FEATURES)}
     recent = view.online.profiles.recent("u1")
-    scores, first = popular.scores(), popular.first_seen()
+    scores, first, (clocks, last, slower) = popular.scores(), popular.first_seen(), popular.stands()
     for item, value in zip(made.items, made.features.astype(float), strict=True):
         row = view.online.items.row[item]
         assert value[column["own"]] == pytest.approx(np.log1p(recent.count(item)), abs=1e-3)
         assert value[column["own_last"]] == pytest.approx(1 / (1 + recent[::-1].index(item)) if item in recent else 0.0, abs=1e-3)
-        assert value[column["idle"]] == pytest.approx(np.log1p(popular.idle()[row]) / 10, abs=1e-3)
+        assert value[column["idle"]] == pytest.approx(np.log1p(int(clocks[0] - int(last[0, row])) * slower) / 10, abs=1e-3)
         assert value[column["freshness"]] == pytest.approx(1 / (1 + (view.watermark - first[row]) / 86_400), abs=1e-3)
         share = scores[row] / scores.max(0)
         wanted = np.log1p(100 * share) / np.log(101)

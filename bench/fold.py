@@ -311,6 +311,8 @@ def main() -> None:
         there = json.loads(os.environ["HEADRACE_KAFKA"])
         (bare if args.role == "bare" else idiomatic)(Kafka(there["bootstrap"], there["prefix"], there["partitions"]), args.events)
         return
+    if args.events < 1_000:
+        arguments.error(f"--events is {args.events}; below 1,000 there is nothing to measure")
     folder = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
     source = first(args.data, args.events, folder)
     rounds: dict[str, list[dict[str, Any]]] = {}

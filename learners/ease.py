@@ -27,8 +27,7 @@ def regressed(history: History, own: tuple[int, int] | None, online: Online, n: 
     it names, not all of them above 0. Choices of the user (partition, number) `own` say nothing new.
     """
     out = np.zeros(n)
-    tables = (*online.occurrences.tables(), *online.profiles.tables(), online.items.table, online.popularity.table())
-    return out, _regress(history, *(own or (-1, -1)), *tables, out)
+    return out, _regress(history, *(own or (-1, -1)), *online.tables(), online.popularity.table(), out)
 
 
 @compiled

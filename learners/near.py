@@ -47,8 +47,7 @@ def near(history: History, own: tuple[int, int] | None, online: Online, n: int) 
     `own`: (partition, number) of the user: what they chose around these items themselves says nothing new.
     """
     out = np.zeros((n, 6))  # by numpy, which does not touch what nobody looks at
-    tables = (*online.occurrences.tables(), *online.profiles.tables(), online.items.table, online.popularity.table())
-    rows = _look_around(history[-REMEMBERED:], *(own or (-1, -1)), *tables, out)
+    rows = _look_around(history[-REMEMBERED:], *(own or (-1, -1)), *online.tables(), online.popularity.table(), out)
     return Near(out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4], rows)
 
 

@@ -25,8 +25,7 @@ def votes(history: History, own: tuple[int, int] | None, online: Online, n: int)
     for what they chose last; not for what the history holds.
     """
     out = np.zeros(n)
-    tables = (*online.occurrences.tables(), *online.profiles.tables(), online.items.table)
-    return out, _vote(history, *(own or (-1, -1)), *tables, out)
+    return out, _vote(history, *(own or (-1, -1)), *online.tables(), out)
 
 
 @compiled

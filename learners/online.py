@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from learners.items import Items
 from learners.occurrences import ENTRY, Occurrences
 from learners.popularity import RECORD, Popularity
-from learners.profiles import Profiles
+from learners.profiles import Column, Profiles
 
 USER, ITEM = "u·".encode(), "i·".encode()
 _HEAD = Struct("<I")  # the item's number
@@ -92,6 +92,10 @@ class Online:
     def _forget(self, partition: int, row: int) -> None:
         for source in (self.popularity, self.occurrences):
             source.load(partition, row, None)
+
+    def tables(self) -> tuple[Column, Column, Column, Column, Column, Column, Column]:
+        """For loops that look around in many histories: `Occurrences.tables`, `Profiles.tables`, and rows of items by their numbers."""
+        return *self.occurrences.tables(), *self.profiles.tables(), self.items.table
 
     def forget(self, user: str) -> None:
         """Remove a user; the counts they added to stay, they name nobody."""

@@ -31,6 +31,10 @@ class Weights(msgspec.Struct, array_like=True, frozen=True):
     def load(value: bytes) -> Weights:
         return msgspec.msgpack.decode(value, type=Weights)
 
+    def fits(self, features: int, contexts: int) -> bool:
+        """Was it learned from so many features, in so many contexts?"""
+        return len(self.variance) == 8 * features and len(self.scaled) == 8 * ((1 + contexts) * features + WIDTH)
+
 
 @dataclass(frozen=True)
 class Scorer:

@@ -12,7 +12,15 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 
 MODEL = "recommend"
-PERSONAL = ("deep", "after", "covisited", "taste", "neighbours", "history")  # sources that start from the user (serving/features.py)
+PERSONAL = (
+    "deep",
+    "after",
+    "covisited",
+    "taste",
+    "ease",
+    "neighbours",
+    "history",
+)  # sources that start from the user (serving/features.py)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from learners.online import Online
 from learners.weights import Weights
+from serving.features import CONTEXTS, FEATURES, SOURCES
 from serving.guard import Guard
 from serving.recommend import View
 from serving.release import Releases
@@ -29,6 +30,7 @@ from streams.standing import POSITION, Standing
 log = logging.getLogger("headrace.replica")
 REFRESH_S = 0.25  # between two renewals of the lists that are the same for everybody
 RANKER = "w·".encode()
+OTHER = "the state is of another version: delete the topic online-state.v1 and run `headrace topics --create`"
 CHUNK = 200  # records applied before answers get the interpreter again
 
 
@@ -149,6 +151,8 @@ class Replica:
         view = self.view
         if key == POSITION:
             standing = Standing.load(value or b"")
+            if len(standing.guard) != len(SOURCES):
+                raise ValueError(OTHER)
             view.online.popularity.clock[partition] = standing.clock
             view.guards[partition] = Guard(standing.guard, standing.judged)
             view.repeats[partition] = Repeats(*standing.repeats)
@@ -157,7 +161,10 @@ class Replica:
             view.positions[str(partition)] = standing.next
             return
         if not view.online.load(partition, key, value) and key == RANKER and value is not None:
-            view.weights[partition] = Weights.load(value)
+            weights = Weights.load(value)
+            if not weights.fits(len(FEATURES), CONTEXTS):
+                raise ValueError(OTHER)
+            view.weights[partition] = weights
 
     def _item(self, key: bytes, value: bytes | None, appended: float) -> None:
         if value is None:

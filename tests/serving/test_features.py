@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.client import PERSONAL
 from serving.features import ABSENT, COMPARED, DEEP, FEATURES, POPULAR, RANKER, SOURCES, Facts, features
 from serving.recommend import union
 
@@ -115,3 +116,8 @@ def test_equal_facts_give_equal_values_in_whatever_order_the_candidates_stand() 
 
 def test_without_a_deep_model_its_columns_are_zero_for_all() -> None:
     assert not features(facts(2))[:, :18].any()
+
+
+def test_a_client_takes_every_source_that_starts_from_the_user_for_personal() -> None:
+    shared = {"fresh", "ranker", *(SOURCES[place] for place in POPULAR)}
+    assert set(PERSONAL) == set(SOURCES) - shared

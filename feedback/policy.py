@@ -9,8 +9,9 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Policy:
-    """Reasons to retrain. `volume_first`: interactions before the first model; `volume_every`: between two trainings;
-    `schedule_s`: seconds between two trainings; `cool_down_s`: least seconds between two requests. 0 switches one off.
+    """Reasons to retrain. `volume_first`: interactions before the first model; `volume_every`: most of them between two trainings,
+    while there are few half as many as there were before; `schedule_s`: seconds between two trainings; `cool_down_s`: least
+    seconds between two requests. 0 switches one off.
     `after_change`: timeline records since the change point that a drift's training waits for: fewer teach it nothing.
     `warm_up`, `margin`, `arl`: the drift detector's (`feedback.drift.MixtureESR`).
     """
@@ -42,7 +43,7 @@ def reason_to_retrain(policy: Policy, state: PolicyState, now_ms: int, volume: i
     since = volume - state.last_volume
     if state.requests == 0:
         return "volume" if policy.volume_first and since >= policy.volume_first else None
-    if policy.volume_every and since >= policy.volume_every:
+    if policy.volume_every and since >= min(policy.volume_every, max(policy.volume_first, state.last_volume // 2)):
         return "volume"
     if policy.schedule_s and since > 0 and now_ms - state.last_ms >= policy.schedule_s * 1000:
         return "schedule"

@@ -16,6 +16,8 @@ from learners.histories import LENGTH, Windows
 from learners.sequence import SequenceModel, grown
 from learners.training import Training
 
+WEIGHED = 10_000  # items that a step weighs its targets against; of more, others are drawn for each step
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -48,6 +50,8 @@ def fit(
 ) -> Fit:
     """Train in place. `warm`: a fine-tune, with its own epochs and learning rate. Raises `Diverged`.
 
+    The softmax is over the items that are in `windows`: what does not occur there is not said to be wrong, and so not forgotten.
+
     `checkpoint`: a file that all there is to know is written to after each epoch, and that a training which was cut off goes on from.
     """
     torch.manual_seed(config.seed)
@@ -59,7 +63,9 @@ def fit(
     epochs = config.fine_epochs if warm else config.epochs
     items, targets, weights = (torch.from_numpy(a).to(where) for a in (windows.items, windows.targets, windows.weights))
     lengths = (torch.from_numpy(windows.items) > 0).sum(1)
-    batches = max(1, -(-len(windows.items) // config.batch))
+    among = torch.from_numpy(np.unique(windows.targets[windows.weights > 0])).to(where)
+    size = max(1, round(config.batch * len(items) / max(int((windows.weights > 0).sum()), 1)))  # windows of a step
+    batches = max(1, -(-len(items) // size))
     planned, began = epochs * batches, clock()
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=planned + 1, pct_start=0.1)
     losses: list[float] = []
@@ -71,12 +77,15 @@ def fit(
         generator.set_state(kept["drawn"].cpu())
         torch.set_rng_state(kept["dropped"].cpu())
     for _ in range(len(losses) // batches, epochs):
-        order = torch.randperm(len(windows.items), generator=generator)
-        for start in range(0, len(order), config.batch):
-            rows = order[start : start + config.batch]
+        order = torch.randperm(len(items), generator=generator)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             used = slice(-int(lengths[rows].max()), None)  # of short histories nearly all is padding
+            weighed = among
+            if len(among) > WEIGHED:
+                weighed = among[torch.randperm(len(among), generator=generator)[:WEIGHED].to(where)]
             with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
-                loss = model.loss(items[rows, used], targets[rows, used], weights[rows, used], generator)
+                loss = model.loss(items[rows, used], targets[rows, used], weights[rows, used], weighed)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call] # torch
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -114,9 +123,10 @@ def scorer(model: SequenceModel) -> Callable[[npt.NDArray[np.int64]], npt.NDArra
     return scores
 
 
-def save(model: SequenceModel, file: Path) -> None:
-    """Weights without any code (safetensors)."""
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, file)
+def save(model: SequenceModel, file: Path, notes: dict[str, str] | None = None) -> None:
+    """Weights without any code (safetensors), as a whole or not at all."""
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, file.with_suffix(".new"), notes)
+    file.with_suffix(".new").replace(file)
 
 
 def fresh(items: int, config: Training, length: int = LENGTH) -> SequenceModel:

@@ -55,13 +55,14 @@ class Split:
 
 
 def split(events: Sequence[Event], config: Training, change_point: dict[str, int], first: bool) -> Split:
-    """Cut `events`, in broker order, by time. A first training learns all; a fine-tune the newest window, after the
-    change point where at least `ENOUGH` of it lie after that."""
-    start = 0 if first else max(0, len(events) - config.window)
+    """Cut `events`, in broker order, by time. A first training learns all; a fine-tune the newest window before the gate's
+    share, after the change point where at least `ENOUGH` of it lie after that."""
+    held = min(int((len(events) if first else min(len(events), config.window)) * config.gate_share), 4 * config.gate_windows)
+    start = 0 if first else max(0, len(events) - config.window - held)
     after = [i for i, e in enumerate(events) if e.offset >= change_point.get(str(e.partition), 1 << 62)]
     if len(after) >= ENOUGH:
         start = max(start, after[0])
-    held = max(1, min(int((len(events) - start) * config.gate_share), 4 * config.gate_windows))
+    held = max(1, min(held, int((len(events) - start) * config.gate_share)))
     return Split(events[:start], events[start : len(events) - held], events[len(events) - held :])
 
 
@@ -71,32 +72,26 @@ ENOUGH = 1_000  # events after the change point that a fine-tune needs to stay b
 def training_windows(part: Split, row: dict[str, int], replay: int, rng: np.random.Generator, length: int = LENGTH) -> Windows:
     """Windows of `length` whose targets lie in `part.train`, and older ones with about `replay` targets (the last
     window is taken whole), so that it does not forget."""
-    sequences: dict[str, list[tuple[int, bool]]] = {}
-    for fresh, events in ((False, part.before), (True, part.train)):
-        for event in events:
-            sequences.setdefault(event.user, []).append((row[event.item], fresh))
-    new: list[list[tuple[int, bool]]] = []
-    old: list[list[tuple[int, bool]]] = []
-    for sequence in sequences.values():
-        for end in range(len(sequence), 1, -length):
-            window = sequence[max(0, end - length - 1) : end]
-            (new if any(fresh for _, fresh in window[1:]) else old).append(window)
-    left = replay
-    for place in rng.permutation(len(old)):
-        if left <= 0:
-            break
-        new.append([(item, True) for item, _ in old[place]])
-        left -= len(old[place]) - 1
-    n = len(new)
-    items, targets = np.zeros((n, length), np.int64), np.zeros((n, length), np.int64)
-    weights = np.zeros((n, length), np.float32)
-    for i, window in enumerate(new):
-        rows = [item for item, _ in window]
-        size = len(window) - 1
-        items[i, length - size :] = rows[:-1]
-        targets[i, length - size :] = rows[1:]
-        weights[i, length - size :] = [fresh for _, fresh in window[1:]]
-    return Windows(items, targets, weights)
+    events, numbers = [*part.before, *part.train], dict[str, int]()
+    users = np.fromiter((numbers.setdefault(event.user, len(numbers)) for event in events), np.int64, len(events))
+    rows = np.fromiter((row[event.item] for event in events), np.int64, len(events))
+    order = np.argsort(users, kind="stable")  # each user's events side by side, oldest first
+    sizes = np.bincount(users, minlength=len(numbers))
+    ends, cut = np.cumsum(sizes), -(-np.maximum(sizes - 1, 0) // length)  # windows are cut from the newest event backwards
+    end = np.repeat(ends, cut) - length * (np.arange(cut.sum()) - np.repeat(np.cumsum(cut) - cut, cut))
+    targets_of = np.minimum(end - 1 - np.repeat(ends - sizes, cut), length)
+    new = order[end - 1] >= len(part.before)
+    old = rng.permutation(np.flatnonzero(~new))
+    left = replay - (np.cumsum(targets_of[old]) - targets_of[old])  # before each of them is taken
+    chosen = np.concatenate([np.flatnonzero(new), old[left > 0]])
+    back = np.arange(length)[::-1]
+    there = back < targets_of[chosen, None]
+    place = np.where(there, end[chosen, None] - 1 - back, 1)
+    targets, before = order[place], order[place - 1]
+    fresh = (targets >= len(part.before)) | ~new[chosen, None]
+    return Windows(
+        items=np.where(there, rows[before], 0), targets=np.where(there, rows[targets], 0), weights=(there & fresh).astype(np.float32)
+    )
 
 
 def questions(part: Split, row: dict[str, int], n: int, rng: np.random.Generator) -> Questions:

@@ -1,7 +1,7 @@
 """The sequence model: a causal transformer over a user's last items that scores every item as the next one.
 
 SASRec (Kang & McAuley, ICDM 2018) with pre-norm blocks, a SwiGLU feed-forward and one item table for input and output
-(eSASRec, RecSys 2025), trained with the full softmax, or a sampled one above `FULL_SOFTMAX` items.
+(eSASRec, RecSys 2025), trained with a softmax over the items that its training is about.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from learners.training import Training
 
 LENGTH = 50  # items of a history; left-padded with 0
 TOP = 100  # items a scoring names
-FULL_SOFTMAX = 10_000  # items up to which the full softmax is affordable, and the better choice
-NEGATIVES = 1_024  # shared by a batch above that
 
 
 class Block(nn.Module):
@@ -77,19 +75,17 @@ class SequenceModel(nn.Module):
         scores, rows = self.scores(items).topk(min(TOP, self.table.num_embeddings), dim=1)
         return rows, scores
 
-    def loss(self, items: Tensor, targets: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
-        """Weighted mean cross-entropy of the next item; `targets` int64 and `weights` float, both (B, L)."""
+    def loss(self, items: Tensor, targets: Tensor, weights: Tensor, among: Tensor) -> Tensor:
+        """Weighted mean cross-entropy of the next item against those in the rows `among`, int64.
+
+        `targets` int64 and `weights` float, both (B, L).
+        """
         counted = weights > 0
         states, wanted, weight = self.states(items)[counted], targets[counted], weights[counted]
         table = self.table.weight
-        if len(table) <= FULL_SOFTMAX:
-            logits = states @ table[1:].T
-            losses = F.cross_entropy(logits, wanted - 1, reduction="none")
-        else:
-            drawn = torch.randint(1, len(table), (NEGATIVES,), generator=generator).to(table.device)
-            own = (states * table[wanted]).sum(1, keepdim=True)
-            others = (states @ table[drawn].T).masked_fill(drawn[None] == wanted[:, None], -1e9)
-            losses = F.cross_entropy(torch.cat([own, others], 1), torch.zeros_like(wanted), reduction="none")
+        own = (states * table[wanted]).sum(1, keepdim=True)
+        others = (states @ table[among].T).masked_fill(among[None] == wanted[:, None], -1e9)
+        losses = torch.cat([own, others], 1).logsumexp(1) - own[:, 0]
         return (losses * weight).sum() / weight.sum()
 
 

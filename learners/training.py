@@ -8,10 +8,11 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Training:
-    """`dim`, `blocks`, `heads`: the model's size. `epochs` of a first training, `fine_epochs` of a warm start.
+    """`dim`, `blocks`, `heads`: a new model's size. `batch`: targets of a step. `epochs` of a first training, `fine_epochs` of a
+    warm start.
 
-    `window`: newest interactions a fine-tune sees; `replay`: older ones mixed in, so that it does not forget;
-    `gate_share` of the window is kept untouched for the gate, at most `gate_windows` of it. `budget_s` bounds one
+    `window`: newest interactions that a fine-tune learns; `replay`: older ones mixed in, so that it does not forget;
+    of as many newer ones as `gate_share` of the window the gate asks at most `gate_windows`. `budget_s` bounds one
     training's wall time: what is done by then is what is judged. `threads` of torch on the CPU.
     """
 
@@ -21,13 +22,13 @@ class Training:
     dropout: float = 0.2
     learning_rate: float = 3e-3
     fine_learning_rate: float = 1e-3
-    batch: int = 16  # windows: many small steps learn more from little than few large ones
+    batch: int = 1_024
     epochs: int = 12
-    fine_epochs: int = 6
-    window: int = 50_000
-    replay: int = 20_000
+    fine_epochs: int = 4
+    window: int = 100_000  # as many as come between two trainings (feedback.policy): each is learned
+    replay: int = 100_000
     gate_share: float = 0.15
     gate_windows: int = 2_048
-    budget_s: float = 120.0
+    budget_s: float = 300.0
     threads: int = 1
     seed: int = 7

@@ -1,14 +1,15 @@
 """P1: prequential top-N. Predict each user's next item, then learn it; nothing is asked before the first fifth of the stream is learned.
 
-    python -m bench.quality.p1 --data FILE [--asks N] [--deep] [--seed S] [--json]
+    python -m bench.quality.p1 --data FILE [--asks N] [--deep [--kept FOLDER] [--train-only]] [--seed S] [--json]
 
 The stream is in order of time, ties by a seeded hash of time and row number. Asked are N events, drawn from those of known users after the
 warm-up; items never seen before count as misses. Every list is made by the product's own code from the state one event before
 (`bench/quality/product.py`), and is shown: the ranker learns from these slates and from as many others as make one in seven events.
 What a user had is hidden where the product itself has found that the stream does not repeat. Beside it, on the same asks: decayed
 popularity (of five half-lives the best on the warm-up), item-to-item neighbours, Markov, all online, and the product's own copy that
-stopped learning after the warm-up. 95 % intervals by a bootstrap over users. `--deep`: with the sequence model, trained after each
-tenth of the stream, on a GPU where there is one.
+stopped learning after the warm-up. 95 % intervals by a bootstrap over users. `--deep`: with the sequence model, trained whenever the
+product's policy asks for it, on a GPU where there is one. `--kept`: a folder for what the trainings end with; a run that was cut off goes
+on from there, and one with `--train-only` may come before it, on another machine.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import argparse
 import json
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.quality.baselines import Baselines
-from bench.quality.deep import Deep
+from bench.quality.deep import Deep, by_volume
 from bench.quality.product import Product
 from bench.quality.progress import Progress
+from feedback.policy import Policy
 from infra.bootstrap import DEMO_DATA
 from infra.replay import Row, rows
 from learners.evaluation import interval, metrics, place
@@ -41,8 +42,8 @@ MOST = 40_000
 K = 20
 
 
-def run(stream: list[Row], asks: int, seed: int, deep: Deep | None = None, progress: Any = lambda done, all: None) -> dict[str, Any]:
-    """The figures of one stream."""
+def chosen(stream: list[Row], asks: int, seed: int) -> tuple[set[int], set[int]]:
+    """Events that are asked, and those whose lists are shown."""
     rng, warm = np.random.default_rng(seed), int(len(stream) * WARM)
     first = {row.user: n for n, row in reversed(list(enumerate(stream)))}
     known = np.array([first[row.user] < n for n, row in enumerate(stream)])
@@ -50,6 +51,17 @@ def run(stream: list[Row], asks: int, seed: int, deep: Deep | None = None, progr
     asked = set(rng.choice(later, min(asks, len(later)), replace=False).tolist())
     others = np.flatnonzero(known)
     shown = set(rng.choice(others, min(int(len(stream) * SHOWN), MOST, len(others)), replace=False).tolist()) | asked
+    return asked, shown
+
+
+def run(
+    stream: list[Row], asks: int, seed: int, config: Training | None = None, kept: Path | None = None,
+    progress: Any = lambda done, all, now="": None,
+) -> dict[str, Any]:  # fmt: skip
+    """The figures of one stream; `config`: with the deep model."""
+    rng, warm = np.random.default_rng(seed), int(len(stream) * WARM)
+    asked, shown = chosen(stream, asks, seed)
+    deep = Deep(stream, shown, config, by_volume(len(stream), Policy()), kept, progress=progress) if config else None
     product, base = Product(seed), Baselines()
     frozen: Any = None
     places: dict[str, list[int]] = {name: [] for name in ("product", "item_knn", "markov", "popular", "frozen", *SOURCES)}
@@ -59,11 +71,10 @@ def run(stream: list[Row], asks: int, seed: int, deep: Deep | None = None, progr
     for n, row in enumerate(stream):
         if n == warm:
             frozen = product.frozen()
-        if deep and n and n % (len(stream) // 10) == 0:
-            deep.train(partial(lambda at, step, steps: progress(at, len(stream), f"training, step {step} of {steps}"), n))
         if n in shown:
+            named = deep.names(n) if deep else []
             began = time.process_time()
-            made = product.ask(row.user, K, deep.names(product.recent(row.user)) if deep else None)
+            made = product.ask(row.user, K, named)
             listing, lists = listing + time.process_time() - began, lists + 1
             hidden = set(base.history.get(row.user, ())) if product.view.shared.once else set()
             if n in asked:
@@ -89,8 +100,6 @@ def run(stream: list[Row], asks: int, seed: int, deep: Deep | None = None, progr
         product.learn(row)
         learning += time.process_time() - began
         base.learn(row.user, row.item, row.at)
-        if deep:
-            deep.learn(row)
         if n % 2_000 == 0:
             progress(n, len(stream))
     of = np.array(users)
@@ -127,11 +136,17 @@ def main() -> None:
     parser.add_argument("--asks", type=int, default=6_000)
     parser.add_argument("--events", type=int, help="only the first so many")
     parser.add_argument("--deep", action="store_true", help="with the sequence model")
+    parser.add_argument("--kept", type=Path, help="folder for what its trainings end with, or ended with")
+    parser.add_argument("--train-only", action="store_true", help="into that folder, and no more")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     stream = rows(args.data, args.seed)[: args.events]
-    figures = run(stream, args.asks, args.seed, Deep(Training(seed=args.seed)) if args.deep else None, Progress("events"))
+    progress, config = Progress("events"), Training(seed=args.seed) if args.deep or args.train_only else None
+    if config and args.train_only:
+        Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).train(len(stream))
+        return
+    figures = run(stream, args.asks, args.seed, config, args.kept, progress)
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
 

@@ -1,13 +1,14 @@
 """P2: sessions over time (ADER, RecSys 2020). Each period is asked with what was learned before, and learned.
 
-    python -m bench.quality.p2 --data FILE [--asks N] [--periods N] [--joint] [--seed S] [--json]
+    python -m bench.quality.p2 --data FILE [--asks N] [--periods N] [--joint] [--kept FOLDER [--train-only]] [--seed S] [--json]
 
 Users of the file are sessions; a column `period` cuts the stream, or else each day is one. Asked are N events of each period after the
 first: the next item of a session that has begun, if the item was there in an earlier period. N more lists of each period are shown, so
 that the ranker has something to learn from. Reported are R@20 and MRR@20, means of the periods: `hybrid` is the product, online and
-deep, the model fine-tuned whenever a window of new events is there (`learners/training.py`); `online` the product without a model;
-`fine_tuned` and `frozen` that model alone, and as it was after the first period; `joint` (with --joint: hours on a CPU) one that is
-trained anew on everything after each period. Beside them item-to-item neighbours and a Markov chain, online.
+deep, the model trained whenever the product's policy asks for it; `online` the product without a model; `fine_tuned` and `frozen` that
+model alone, and as it was after the first period; `joint` (with --joint: hours on a CPU) one that is trained anew on everything after
+each period. Beside them item-to-item neighbours and a Markov chain, online. `--kept`: a folder for what the trainings end with; a run
+that was cut off goes on from there, and one with `--train-only` may come before it, on another machine.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ import gzip
 import json
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.quality.baselines import Baselines
-from bench.quality.deep import Deep
+from bench.quality.deep import Deep, by_volume
 from bench.quality.product import Product
 from bench.quality.progress import Progress
+from feedback.policy import Policy
 from infra.replay import Row
 from learners.evaluation import interval, place
 from learners.training import Training
 
 K = 20
+POLICY = Policy()
 
 
 class Event(NamedTuple):
@@ -80,43 +82,53 @@ def chosen(stream: list[Event], asks: int, seed: int) -> tuple[set[int], set[int
     return asked, asked | drawn(known)
 
 
+def models(
+    stream: list[Event],
+    asked: set[int],
+    shown: set[int],
+    config: Training,
+    joint: bool,
+    kept: Path | None,
+    progress: Any,
+    policy: Policy = POLICY,
+) -> dict[str, Deep]:
+    """The model as the product keeps it, as it was when the second period began, and one trained anew for each period."""
+    rows, cuts = [event.row for event in stream], by_volume(len(stream), policy)
+    starts = [n for n in range(1, len(stream)) if stream[n].period != stream[n - 1].period]
+    out = {"fine_tuned": Deep(rows, shown, config, cuts, kept, progress=progress)}
+    out["frozen"] = Deep(rows, asked, config, [cut for cut in cuts if cut <= starts[0]], kept, progress=progress)
+    if joint:
+        out["joint"] = Deep(rows, asked, config, starts, kept and kept / "joint", anew=True, progress=progress)
+    return out
+
+
 def run(
-    stream: list[Event], asks: int, config: Training, joint: bool = False, progress: Any = lambda done, all, now="": None
-) -> dict[str, Any]:
+    stream: list[Event], asks: int, config: Training, joint: bool = False, kept: Path | None = None,
+    progress: Any = lambda done, all, now="": None, policy: Policy = POLICY,
+) -> dict[str, Any]:  # fmt: skip
     """The figures of one stream."""
     seed = config.seed
     asked, shown = chosen(stream, asks, seed)
     hybrid, online, base = Product(seed), Product(seed), Baselines()
-    deep, frozen, whole = Deep(config), Deep(config), Deep(config)
-    names = ("hybrid", "online", "fine_tuned", "frozen", *(("joint",) if joint else ()), "item_knn", "markov")
+    deep = models(stream, asked, shown, config, joint, kept, progress, policy)
+    names = ("hybrid", "online", *deep, "item_knn", "markov")
     places: dict[str, dict[int, list[int]]] = {name: {} for name in names}
     users: list[str] = []
-    listing, learning, since, now = 0.0, 0.0, 0, stream[0].period
+    listing, learning = 0.0, 0.0
     for n, (row, period) in enumerate(stream):
-        if period != now or since >= config.window:
-            deep.train(partial(lambda at, step, steps: progress(at, len(stream), f"training, step {step} of {steps}"), n))
-            if now == stream[0].period:
-                frozen.model, frozen.vocabulary = deep.copy()
-            if joint and period != now:
-                whole.model = None
-                whole.train(lambda step, steps: None)
-            since, now = 0, period
         if n in shown:
-            recent = hybrid.recent(row.user)
-            named = deep.names(recent)
+            named = deep["fine_tuned"].names(n)
             began = time.process_time()
             made = hybrid.ask(row.user, K, named)
             listing += time.process_time() - began
             alone = online.ask(row.user, K)
-            hybrid.show(row.user, made, row.at, deep.trainings)
+            hybrid.show(row.user, made, row.at, deep["fine_tuned"].trainings)
             online.show(row.user, alone, row.at)
         if n in asked:
             lists = {
                 "hybrid": made.items,
                 "online": alone.items,
-                "fine_tuned": [item for item, _ in named],
-                "frozen": [item for item, _ in frozen.names(recent)],
-                "joint": [item for item, _ in whole.names(recent)],
+                **{name: [item for item, _ in model.names(n)] for name, model in deep.items()},
                 "item_knn": base.neighbours(row.user, (), K),
                 "markov": base.markov(row.user, (), K),
             }
@@ -128,10 +140,6 @@ def run(
         learning += time.process_time() - began
         online.learn(row)
         base.learn(row.user, row.item, row.at)
-        deep.learn(row)
-        if joint:
-            whole.learn(row)
-        since += 1
         if n % 2_000 == 0:
             progress(n, len(stream))
     figures = {name: {p: recall(of) for p, of in by.items()} for name, by in places.items()}
@@ -144,8 +152,8 @@ def run(
         "ci95_r20": [round(100 * bound, 2) for bound in interval(hit, np.array(users), seed)],
         "asks": len(users),
         "periods": len(figures["hybrid"]),
-        "trainings": deep.trainings,
-        "training_s": round(deep.seconds, 1),
+        "trainings": deep["fine_tuned"].trainings,
+        "training_s": round(deep["fine_tuned"].seconds, 1),
         "us_per_event": round(learning / len(stream) * 1e6, 1),
         "us_per_list": round(listing / max(len(shown), 1) * 1e6),
         "seed": seed,
@@ -158,14 +166,20 @@ def main() -> None:
     parser.add_argument("--asks", type=int, default=600, help="of each period (600)")
     parser.add_argument("--periods", type=int, help="only the first so many")
     parser.add_argument("--joint", action="store_true", help="also a model trained anew after each period")
+    parser.add_argument("--kept", type=Path, help="folder for what the trainings end with, or ended with")
+    parser.add_argument("--train-only", action="store_true", help="into that folder, and no more")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     stream = events(args.data)
     if args.periods is not None:
         stream = [event for event in stream if event.period < stream[0].period + args.periods]
-
-    figures = run(stream, args.asks, Training(seed=args.seed), args.joint, Progress("events"))
+    progress, config = Progress("events"), Training(seed=args.seed)
+    if args.train_only:
+        for model in models(stream, set(), set(), config, args.joint, args.kept, progress).values():
+            model.train(len(stream))
+        return
+    figures = run(stream, args.asks, config, args.joint, args.kept, progress)
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:14} {value}" for name, value in figures.items()))
 

@@ -31,7 +31,7 @@ from learners.histories import Event, Questions, Split, training_windows
 from learners.training import Training
 
 LENGTH = 200  # items of a history
-PRESET = Training(dim=256, dropout=0.3, learning_rate=1e-3, batch=128, epochs=30, budget_s=float("inf"), threads=2)
+PRESET = Training(dim=256, dropout=0.3, learning_rate=1e-3, batch=15_000, epochs=30, budget_s=float("inf"), threads=2)
 K = 20
 
 

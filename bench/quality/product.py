@@ -65,10 +65,6 @@ class Product:
             view.weights[0] = self.fold.ranker.weights()
         view.refresh()
 
-    def recent(self, user: str) -> list[str]:
-        """The user's last items, oldest first."""
-        return self.view.online.profiles.recent(user)
-
     def ask(self, user: str, k: int, deep: Scored | None = None) -> Answer:
         return answer(self.view, Ask(user, k), deep or [], 0.0, self._rng)
 

@@ -12,7 +12,9 @@ import pytest
 
 from bench.quality import p2
 from bench.quality.baselines import Baselines
+from bench.quality.deep import Deep, by_volume
 from bench.quality.p1 import run
+from feedback.policy import Policy
 from infra.replay import Row, rows
 from learners.evaluation import metrics
 from learners.training import Training
@@ -58,10 +60,29 @@ def test_the_baselines_count_what_they_say() -> None:
 
 def test_in_periods_the_product_finds_the_ring_beside_its_model_alone() -> None:
     stream = [p2.Event(row, n // 500) for n, row in enumerate(sessions(1_500))]
-    found = p2.run(stream, 60, Training(dim=16, blocks=1, epochs=2, fine_epochs=1, window=500, replay=100))
-    assert found["asks"] == 120 and found["periods"] == 2 and found["trainings"] == 2
+    config = Training(dim=16, blocks=1, epochs=2, fine_epochs=1, window=500, replay=100)
+    found = p2.run(stream, 60, config, policy=Policy(volume_first=400, volume_every=500))
+    assert found["asks"] == 120 and found["periods"] == 2 and found["trainings"] == 3
     assert found["hybrid"]["r20"] > 90 and found["markov"]["r20"] > 90 and found["online"]["r20"] > 90
     assert found["fine_tuned"]["r20"] > 0 and found["frozen"]["r20"] > 0
+
+
+def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_another_stream(tmp_path: Path) -> None:
+    stream, asked = sessions(900), range(500, 900, 7)
+    config, cuts = Training(dim=16, blocks=1, epochs=2, fine_epochs=1, window=300, replay=100), [400, 700]
+    one, other = (Deep(stream, asked, config, cuts, kept) for kept in (None, tmp_path))
+    wanted = {n: one.names(n) for n in asked}
+    assert any(wanted.values()) and {n: other.names(n) for n in asked} == wanted
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["400.safetensors", "700.safetensors"]
+    (tmp_path / "700.safetensors").unlink()  # as if it had been cut off
+    again = Deep(stream, asked, config, cuts, tmp_path)
+    assert {n: again.names(n) for n in asked} == wanted
+    with pytest.raises(ValueError, match=r"400.safetensors is of another stream"):
+        Deep(sessions(900, seed=2), asked, config, cuts, tmp_path).train(900)
+
+
+def test_trainings_come_as_often_as_the_policy_asks() -> None:
+    assert by_volume(30, Policy(volume_first=4, volume_every=10)) == [4, 8, 12, 18, 27]
 
 
 def test_asked_are_only_items_of_earlier_periods_in_sessions_that_have_begun() -> None:

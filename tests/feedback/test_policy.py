@@ -28,9 +28,11 @@ def test_before_the_first_training_neither_the_later_volume_nor_the_schedule_cou
     assert asked(1e6, 10**9, state=PolicyState(), policy=never) is None
 
 
-@pytest.mark.parametrize(("volume", "reason"), [(500, None), (1_499, None), (1_500, "volume")])
-def test_later_ones_count_what_came_since_the_last(volume: int, reason: str | None) -> None:
-    assert asked(61, volume) == reason
+@pytest.mark.parametrize(("last", "least"), [(100, 100), (500, 250), (2_000, 1_000), (9_000, 1_000)])
+def test_later_ones_wait_for_half_as_many_as_there_were_and_no_longer_than_for_the_volume(last: int, least: int) -> None:
+    state = PolicyState(requests=1, last_ms=T0, last_volume=last)
+    assert asked(61, last + least - 1, state=state) is None
+    assert asked(61, last + least, state=state) == "volume"
 
 
 @pytest.mark.parametrize(("after_s", "reason"), [(61, None), (3_599, None), (3_600, "schedule")])

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from learners import finetune
 from learners.finetune import Diverged, Fit, fit, load, save, scorer
 from learners.histories import LENGTH, Windows
 from learners.sequence import SequenceModel
 from learners.training import Training
 
 ITEMS = 12
-CONFIG = Training(dim=16, blocks=1, heads=2, dropout=0.0, learning_rate=1e-2, batch=8, epochs=4, fine_epochs=2)
+CONFIG = Training(dim=16, blocks=1, heads=2, dropout=0.0, learning_rate=1e-2, batch=80, epochs=4, fine_epochs=2)
 
 
 def made(config: Training = CONFIG, items: int = ITEMS) -> SequenceModel:
@@ -148,3 +149,26 @@ def test_rows_that_came_after_the_vocabulary_are_padding_to_the_scorer() -> None
     assert np.array_equal(score(newer), score(padded))
     assert not np.array_equal(score(newer), score(items))
     assert score(items).dtype == np.float32
+
+
+def test_items_that_do_not_occur_in_a_training_are_not_forgotten() -> None:
+    model = made(items=2 * ITEMS)
+    before = model.table.weight.detach().clone()
+    trained(model, warm=True)
+    assert (model.table.weight[ITEMS + 1 :] - before[ITEMS + 1 :]).abs().max() < 1e-4  # the optimiser's decay
+    assert (model.table.weight[1 : ITEMS + 1] - before[1 : ITEMS + 1]).abs().max() > 1e-3
+
+
+def test_of_too_many_items_each_step_weighs_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "WEIGHED", 5)
+    model, seen = made(), list[tuple[int, ...]]()
+    loss = model.loss
+
+    def watched(items: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(among.tolist()))
+        return loss(items, targets, weights, among)
+
+    monkeypatch.setattr(model, "loss", watched)
+    trained(model, replace(CONFIG, epochs=12))
+    assert {len(set(among)) for among in seen} == {5} and len(set(seen)) > 20
+    assert (scorer(model)(rings().items).argmax(1) == rings().targets[:, -1]).mean() > 0.8

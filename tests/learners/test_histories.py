@@ -30,14 +30,21 @@ def rows(events: list[Event]) -> dict[str, int]:
 logs = st.lists(st.integers(0, 4), max_size=260).map(log)
 
 
+@example(log([0] * 200), False, 100)
 @given(logs, st.booleans(), st.integers(1, 300))
 def test_a_split_keeps_every_event_once_and_in_time_order(events: list[Event], first: bool, window: int) -> None:
     part = split(events, replace(CONFIG, window=window), {}, first)
     assert [*part.before, *part.train, *part.gate] == events
-    assert len(part.before) == (0 if first else max(0, len(events) - window))
-    learned = len(part.train) + len(part.gate)
-    if learned:
-        assert len(part.gate) == min(max(1, min(int(learned * 0.2), 120)), learned)
+    assert len(part.before) == (0 if first else max(0, len(events) - window - min(int(min(window, len(events)) * 0.2), 120)))
+    if events:
+        assert len(part.gate) == max(1, min(int((len(events) if first else min(len(events), window)) * 0.2), 120))
+
+
+def test_trainings_a_window_apart_learn_every_event_once_as_new() -> None:
+    """What one training leaves to the gate is the first that the next one learns."""
+    events = log([n % 3 for n in range(2_000)])
+    learned = [e.item for n in (500, 900, 1_300, 1_700) for e in split(events[:n], CONFIG, {}, False).train]
+    assert learned == [f"i{n}" for n in range(20, 1_620)]
 
 
 @given(logs, st.integers(0, 260))
@@ -60,7 +67,7 @@ def test_with_enough_after_it_the_change_point_is_where_learning_begins(first: b
 def test_a_change_point_older_than_the_window_leaves_the_window() -> None:
     events = log([n % 2 for n in range(3 * ENOUGH)])
     part = split(events, replace(CONFIG, window=500), {"0": 10, "1": 10}, False)
-    assert len(part.before) == len(events) - 500
+    assert len(part.before) == len(events) - 500 - 100
 
 
 def test_a_partition_the_change_point_does_not_name_is_not_after_it() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +59,11 @@ def fit(
     where = device()
     model.to(where).train()
     rate = config.fine_learning_rate if warm else config.learning_rate
-    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.98), fused=where.type == "cuda")
     epochs = config.fine_epochs if warm else config.epochs
     items, targets, weights = (torch.from_numpy(a).to(where) for a in (windows.items, windows.targets, windows.weights))
     lengths = (torch.from_numpy(windows.items) > 0).sum(1)
-    among = torch.from_numpy(np.unique(windows.targets[windows.weights > 0])).to(where)
+    among = torch.unique(targets[weights > 0])
     size = max(1, round(config.batch * len(items) / max(int((windows.weights > 0).sum()), 1)))  # windows of a step
     batches = max(1, -(-len(items) // size))
     planned, began = epochs * batches, clock()
@@ -83,7 +83,8 @@ def fit(
             used = slice(-int(lengths[rows].max()), None)  # of short histories nearly all is padding
             weighed = among
             if len(among) > WEIGHED:
-                weighed = among[torch.randperm(len(among), generator=generator)[:WEIGHED].to(where)]
+                drawn = among[torch.randperm(len(among), generator=generator)[:WEIGHED].to(where)]
+                weighed = torch.unique(torch.cat([drawn, targets[rows, used][weights[rows, used] > 0]]))
             with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
                 loss = model.loss(items[rows, used], targets[rows, used], weights[rows, used], weighed)
             optimiser.zero_grad(set_to_none=True)
@@ -132,13 +133,14 @@ def save(model: SequenceModel, file: Path, notes: dict[str, str] | None = None) 
 def fresh(items: int, config: Training, length: int = LENGTH) -> SequenceModel:
     """A new model, drawn from the configured seed."""
     torch.manual_seed(config.seed)
-    return SequenceModel(items, config, length)
+    return SequenceModel(items, replace(config, dim=config.dim or (128 if device().type == "cuda" else 64)), length)
 
 
 def load(file: Path, items: int, config: Training) -> SequenceModel:
     """The model of `file`, with room for `items` items, new ones drawn from the configured seed: a warm start."""
     torch.manual_seed(config.seed)
     state = load_file(file)
-    model = SequenceModel(len(state["table.weight"]) - 1, config, len(state["positions"]))
+    rows, dim = state["table.weight"].shape
+    model = SequenceModel(rows - 1, replace(config, dim=dim), len(state["positions"]))
     model.load_state_dict(state)
     return grown(model, items, config)

@@ -59,7 +59,7 @@ def split(events: Sequence[Event], config: Training, change_point: dict[str, int
     share, after the change point where at least `ENOUGH` of it lie after that."""
     held = min(int((len(events) if first else min(len(events), config.window)) * config.gate_share), 4 * config.gate_windows)
     start = 0 if first else max(0, len(events) - config.window - held)
-    after = [i for i, e in enumerate(events) if e.offset >= change_point.get(str(e.partition), 1 << 62)]
+    after = [i for i, e in enumerate(events) if e.offset >= change_point.get(str(e.partition), 1 << 62)] if change_point else []
     if len(after) >= ENOUGH:
         start = max(start, after[0])
     held = max(1, min(held, int((len(events) - start) * config.gate_share)))

@@ -6,6 +6,8 @@ SASRec (Kang & McAuley, ICDM 2018) with pre-norm blocks, a SwiGLU feed-forward a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,22 +78,20 @@ class SequenceModel(nn.Module):
         return rows, scores
 
     def loss(self, items: Tensor, targets: Tensor, weights: Tensor, among: Tensor) -> Tensor:
-        """Weighted mean cross-entropy of the next item against those in the rows `among`, int64.
+        """Weighted mean cross-entropy of the next item against those in the rows `among`, int64, in order, all targets in it.
 
         `targets` int64 and `weights` float, both (B, L).
         """
         counted = weights > 0
-        states, wanted, weight = self.states(items)[counted], targets[counted], weights[counted]
-        table = self.table.weight
-        own = (states * table[wanted]).sum(1, keepdim=True)
-        others = (states @ table[among].T).masked_fill(among[None] == wanted[:, None], -1e9)
-        losses = torch.cat([own, others], 1).logsumexp(1) - own[:, 0]
+        states, weight = self.states(items)[counted], weights[counted]
+        places = torch.searchsorted(among, targets[counted])
+        losses = F.cross_entropy(states @ self.table(among).T, places, reduction="none")
         return (losses * weight).sum() / weight.sum()
 
 
 def grown(model: SequenceModel, items: int, config: Training) -> SequenceModel:
     """A copy of the model with room for `items` items: rows of the known ones are kept, new ones start small."""
-    larger = SequenceModel(items, config, len(model.positions))
+    larger = SequenceModel(items, replace(config, dim=model.table.embedding_dim), len(model.positions))
     state = model.state_dict()
     table = larger.table.weight.detach().clone()
     table[: len(state["table.weight"])] = state["table.weight"].cpu()

@@ -1,4 +1,4 @@
-"""The guard: the ranker leads only once its prequential NDCG reaches that of the best single source.
+"""The guard: the ranker leads only while its prequential NDCG is not below that of the best single source, give or take `NOISE`.
 
 Until then that source leads and the others fill. An unweighted blend of the ranks is no guard: with weak sources in it,
 it falls far below the best one (docs/serving.md).
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from serving.features import RANKER, SOURCES
 
 FADE = 0.999  # of the evidence at each judged ask: a memory of about a thousand
+NOISE = 0.05  # of the best source's figure: about a standard error of the difference over that memory, which is no evidence
 ENOUGH = 50.0  # judged asks before the guard believes its own figures
 # Who leads while there is no evidence: co-visitation of the recent items, then popularity.
 _DEFAULT = [SOURCES.index(s) for s in ("covisited", "after", "neighbours", "deep", "popular_500", "popular_2000", "popular_ever")]
@@ -41,7 +42,7 @@ class Guard:
             return [*_DEFAULT, *(s for s in range(len(SOURCES)) if s not in _DEFAULT and s != RANKER)]
         means = self.means()
         single = sorted((s for s in range(len(SOURCES)) if s != RANKER), key=lambda s: -means[s])
-        return [RANKER, *single] if means[RANKER] > 0 and means[RANKER] >= means[single[0]] else single
+        return [RANKER, *single] if means[RANKER] > 0 and means[RANKER] >= (1 - NOISE) * means[single[0]] else single
 
 
 def merged(guards: Sequence[Guard]) -> Guard:

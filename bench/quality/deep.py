@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
@@ -21,7 +22,7 @@ from feedback.policy import Policy, PolicyState, reason_to_retrain
 from infra.replay import Row
 from learners import finetune, histories
 from learners.histories import LENGTH, Event
-from learners.sequence import SequenceModel, grown
+from learners.sequence import TOP, SequenceModel, grown
 from learners.training import Training
 from serving.recommend import Scored
 
@@ -47,17 +48,19 @@ class Deep:
 
     def __init__(
         self, stream: Sequence[Row], asked: Collection[int], config: Training, cuts: Sequence[int],
-        kept: Path | None = None, anew: bool = False, progress: Any = lambda done, all, now="": None,
+        kept: Path | None = None, name: str = "answers", anew: bool = False, progress: Any = lambda done, all, now="": None,
     ) -> None:  # fmt: skip
-        self.config, self.cuts, self.kept, self.anew, self.progress = replace(config, budget_s=float("inf")), cuts, kept, anew, progress
+        self.config, self.cuts, self.anew = replace(config, budget_s=float("inf")), cuts, anew
+        self._kept, self._name, self._progress = kept, name, progress
         self._events = [Event(0, 0, n, row.user, row.item) for n, row in enumerate(stream)]
         self._row: dict[str, int] = {}
         for event in self._events:
             self._row.setdefault(event.item, len(self._row) + 1)
-        self._items, self._asked = list(self._row), sorted(asked)
+        self._items, self._asked = list(self._row), np.array(sorted(asked), np.int64)
         self._rows, self._before = np.array([self._row[event.item] for event in self._events]), _before(self._events)
-        self._known, self._answers = 0, dict[int, Scored]()
+        self._answers: dict[int, Scored] = {}
         self._model: SequenceModel | None = None
+        self._has = -1  # of which training `_model` is
         self.seconds, self.trainings = 0.0, 0
         torch.set_num_threads(config.threads)
 
@@ -65,69 +68,88 @@ class Deep:
         """Every training that is due before event number `until` is learned."""
         while self.trainings < len(self.cuts) and self.cuts[self.trainings] <= until:
             began, cut = time.monotonic(), self.cuts[self.trainings]
-            self._known = len({event.item for event in self._events[:cut]})
-            file = self.kept / f"{cut}.safetensors" if self.kept else None
+            end = self.cuts[self.trainings + 1] if self.trainings + 1 < len(self.cuts) else len(self._events)
+            asked = self._asked[(self._asked >= cut) & (self._asked < end)]
+            file = self._kept / f"{cut}-{self._name}.npz" if self._kept else None
+            of = f"{self._of(self.trainings)}, asked {zlib.crc32(asked.tobytes()):08x}"
             if file is not None and file.exists():
-                self._load(file, cut)
+                with np.load(file) as found:
+                    _check(file, str(found["of"]), of)
+                    rows, scores = found["rows"], found["scores"]
             else:
-                model = self._model = self._trained(cut)
+                self._have(self.trainings)
+                rows, scores = self._answered(asked, cut)
                 if file is not None:
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    finetune.save(model, file, {"of": self._of(cut)})
-            self.trainings += 1
-            end = self.cuts[self.trainings] if self.trainings < len(self.cuts) else len(self._events)
-            self._answers = self._answered([n for n in self._asked if cut <= n < end])
-            self.seconds += time.monotonic() - began
+                    with (file.parent / "answers.new").open("wb") as fresh:
+                        np.savez_compressed(fresh, of=np.array(of), rows=rows, scores=scores)
+                    Path(fresh.name).replace(file)
+            self._answers = {
+                n: [(self._items[row - 1], score) for row, score in zip(best.tolist(), values.tolist(), strict=True) if row]
+                for n, best, values in zip(asked.tolist(), rows, scores, strict=True)
+            }
+            self.seconds, self.trainings = self.seconds + time.monotonic() - began, self.trainings + 1
 
     def names(self, n: int) -> Scored:
         """Best first, what the model expects at event `n`, one of those asked; nothing where none knows this past."""
         self.train(n)
         return self._answers.get(n, [])
 
-    def _trained(self, cut: int) -> SequenceModel:
-        events = self._events[max(0, cut - KEPT) : cut]
-        warm = self._model is not None and not self.anew
-        part = histories.split(events, self.config, {}, first=not warm)
-        rng = np.random.default_rng(self.config.seed + self.trainings)
+    def _have(self, training: int) -> None:
+        """Have the model as it was after that training."""
+        cut = self.cuts[training]
+        known = int(self._rows[:cut].max())
+        file = self._kept / f"{cut}.safetensors" if self._kept else None
+        if file is not None and file.exists():
+            with safe_open(file, "pt") as found:
+                _check(file, (found.metadata() or {}).get("of", ""), self._of(training))
+            self._model, self._has = finetune.load(file, known, self.config).eval(), training
+            return
+        warm = training > 0 and not self.anew
+        if warm and self._has != training - 1:
+            self._have(training - 1)
+        part = histories.split(self._events[max(0, cut - KEPT) : cut], self.config, {}, first=not warm)
+        rng = np.random.default_rng(self.config.seed + training)
         windows = histories.training_windows(part, self._row, self.config.replay if warm else 0, rng)
         torch.manual_seed(self.config.seed)
-        model = grown(self._model, self._known, self.config) if self._model and warm else finetune.fresh(self._known, self.config)
+        model = grown(self._model, known, self.config) if self._model and warm else finetune.fresh(known, self.config)
 
         def told(step: int, steps: int) -> None:
-            self.progress(cut, len(self._events), f"training, step {step} of {steps}")
+            self._progress(cut, len(self._events), f"training, step {step} of {steps}")
 
         finetune.fit(model, windows, self.config, warm, told)
-        return model
+        self._model, self._has = model, training
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            finetune.save(model, file, {"of": self._of(training)})
 
-    def _of(self, cut: int) -> str:
-        return f"{zlib.crc32(self._rows[:cut].tobytes()):08x} {self.anew} {list(self.cuts[: self.trainings + 1])} {self.config}"
+    def _of(self, training: int) -> str:
+        rows = self._rows[: self.cuts[training]]
+        return f"{zlib.crc32(rows.tobytes()):08x} {'anew ' if self.anew else ''}{list(self.cuts[: training + 1])} {self.config}"
 
-    def _load(self, file: Path, cut: int) -> None:
-        with safe_open(file, "pt") as found:
-            of = (found.metadata() or {}).get("of")
-        if of != self._of(cut):
-            raise ValueError(f"{file} is of another stream or training: {of}; wanted is {self._of(cut)}. Name another folder, or remove it")
-        self._model = finetune.load(file, self._known, self.config).eval()
-
-    def _answered(self, asked: list[int]) -> dict[int, Scored]:
-        out = dict[int, Scored]()
+    def _answered(self, asked: npt.NDArray[np.int64], cut: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Rows and scores of the best items at each event of `asked`, zeros where nothing of the past is known."""
         assert self._model is not None
-        for start in range(0, len(asked), ASKED):
-            some = asked[start : start + ASKED]
-            items = np.zeros((len(some), LENGTH), np.int64)
-            for place, n in enumerate(some):
-                past, before = list[int](), self._before[n]
-                while before >= 0 and len(past) < LENGTH:
-                    past.append(self._rows[before] if self._rows[before] <= self._known else 0)
-                    before = self._before[before]
-                past = [row for row in past if row]
-                items[place, LENGTH - len(past) :] = past[::-1]
-            with torch.inference_mode():
-                rows, scores = self._model(torch.from_numpy(items))
-            for n, history, of, values in zip(some, items, rows.tolist(), scores.tolist(), strict=True):
-                if history.any():
-                    out[n] = [(self._items[row - 1], score) for row, score in zip(of, values, strict=True) if row]
-        return out
+        known, items = len(self._model.table.weight) - 1, np.zeros((len(asked), LENGTH), np.int64)
+        for place, n in enumerate(asked.tolist()):
+            past, before = list[int](), self._before[n]
+            while before >= 0 and len(past) < LENGTH:
+                if self._rows[before] <= known:
+                    past.append(self._rows[before])
+                before = self._before[before]
+            items[place, LENGTH - len(past) :] = past[::-1]
+        rows, scores = [np.zeros((0, TOP), np.int64)], [np.zeros((0, TOP), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(items), ASKED):
+                best, values = self._model(torch.from_numpy(items[start : start + ASKED]))
+                rows.append(np.pad(best.numpy(), ((0, 0), (0, TOP - best.shape[1]))))
+                scores.append(np.pad(values.numpy(), ((0, 0), (0, TOP - best.shape[1]))))
+        some = items.max(1, initial=0)[:, None] > 0
+        return np.where(some, np.concatenate(rows), 0).astype(np.int32), np.concatenate(scores)
+
+
+def _check(file: Path, of: str, wanted: str) -> None:
+    if of != wanted:
+        raise ValueError(f"{file} is of another stream or training: {of}; wanted is {wanted}. Name another folder, or remove it")
 
 
 def _before(events: Sequence[Event]) -> list[int]:

@@ -96,7 +96,7 @@ def models(
     rows, cuts = [event.row for event in stream], by_volume(len(stream), policy)
     starts = [n for n in range(1, len(stream)) if stream[n].period != stream[n - 1].period]
     out = {"fine_tuned": Deep(rows, shown, config, cuts, kept, progress=progress)}
-    out["frozen"] = Deep(rows, asked, config, [cut for cut in cuts if cut <= starts[0]], kept, progress=progress)
+    out["frozen"] = Deep(rows, asked, config, [cut for cut in cuts if cut <= starts[0]], kept, "frozen", progress=progress)
     if joint:
         out["joint"] = Deep(rows, asked, config, starts, kept and kept / "joint", anew=True, progress=progress)
     return out
@@ -105,8 +105,9 @@ def models(
 def run(
     stream: list[Event], asks: int, config: Training, joint: bool = False, kept: Path | None = None,
     progress: Any = lambda done, all, now="": None, policy: Policy = POLICY,
+    periods: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The figures of one stream."""
+    """The figures of one stream, or of its first `periods`: asked and trained as for all of them."""
     seed = config.seed
     asked, shown = chosen(stream, asks, seed)
     hybrid, online, base = Product(seed), Product(seed), Baselines()
@@ -115,7 +116,8 @@ def run(
     places: dict[str, dict[int, list[int]]] = {name: {} for name in names}
     users: list[str] = []
     listing, learning = 0.0, 0.0
-    for n, (row, period) in enumerate(stream):
+    end = sum(period < stream[0].period + (periods or len(stream)) for _, period in stream)
+    for n, (row, period) in enumerate(stream[:end]):
         if n in shown:
             named = deep["fine_tuned"].names(n)
             began = time.process_time()
@@ -141,7 +143,7 @@ def run(
         online.learn(row)
         base.learn(row.user, row.item, row.at)
         if n % 2_000 == 0:
-            progress(n, len(stream))
+            progress(n, end)
     figures = {name: {p: recall(of) for p, of in by.items()} for name, by in places.items()}
     hit = np.array([place < K for by in places["hybrid"].values() for place in by], float)
     return {
@@ -154,8 +156,8 @@ def run(
         "periods": len(figures["hybrid"]),
         "trainings": deep["fine_tuned"].trainings,
         "training_s": round(deep["fine_tuned"].seconds, 1),
-        "us_per_event": round(learning / len(stream) * 1e6, 1),
-        "us_per_list": round(listing / max(len(shown), 1) * 1e6),
+        "us_per_event": round(learning / end * 1e6, 1),
+        "us_per_list": round(listing / max(sum(n < end for n in shown), 1) * 1e6),
         "seed": seed,
     }
 
@@ -172,14 +174,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     stream = events(args.data)
-    if args.periods is not None:
-        stream = [event for event in stream if event.period < stream[0].period + args.periods]
     progress, config = Progress("events"), Training(seed=args.seed)
     if args.train_only:
         for model in models(stream, set(), set(), config, args.joint, args.kept, progress).values():
             model.train(len(stream))
         return
-    figures = run(stream, args.asks, config, args.joint, args.kept, progress)
+    figures = run(stream, args.asks, config, args.joint, args.kept, progress, periods=args.periods)
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:14} {value}" for name, value in figures.items()))
 

@@ -73,12 +73,16 @@ def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_ano
     one, other = (Deep(stream, asked, config, cuts, kept) for kept in (None, tmp_path))
     wanted = {n: one.names(n) for n in asked}
     assert any(wanted.values()) and {n: other.names(n) for n in asked} == wanted
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["400.safetensors", "700.safetensors"]
-    (tmp_path / "700.safetensors").unlink()  # as if it had been cut off
-    again = Deep(stream, asked, config, cuts, tmp_path)
-    assert {n: again.names(n) for n in asked} == wanted
-    with pytest.raises(ValueError, match=r"400.safetensors is of another stream"):
-        Deep(sessions(900, seed=2), asked, config, cuts, tmp_path).train(900)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "400-answers.npz", "400.safetensors", "700-answers.npz", "700.safetensors"
+    ]  # fmt: skip
+    for lost in ("700-answers.npz", "700.safetensors", "400-answers.npz"):  # as if it had been cut off
+        (tmp_path / lost).unlink()
+        again = Deep(stream, asked, config, cuts, tmp_path)
+        assert {n: again.names(n) for n in asked} == wanted
+    for asked_now, seed in ((range(500, 900, 8), 1), (asked, 2)):
+        with pytest.raises(ValueError, match=r"400-answers\.npz is of another stream"):
+            Deep(sessions(900, seed), asked_now, config, cuts, tmp_path).train(900)
 
 
 def test_trainings_come_as_often_as_the_policy_asks() -> None:

@@ -170,5 +170,5 @@ def test_of_too_many_items_each_step_weighs_others(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(model, "loss", watched)
     trained(model, replace(CONFIG, epochs=12))
-    assert {len(set(among)) for among in seen} == {5} and len(set(seen)) > 20
+    assert max(len(set(among)) for among in seen) == ITEMS and min(map(len, seen)) >= 5
     assert (scorer(model)(rings().items).argmax(1) == rings().targets[:, -1]).mean() > 0.8

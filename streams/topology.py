@@ -41,8 +41,8 @@ class App(faust.App):  # type: ignore[misc] # faust carries no types
     BootStrategy = Boot
 
 
-def topology(kafka: Kafka, triton: str, worker: str, policy: Policy, memory: Memory) -> tuple[App, list[Any]]:
-    """The worker's application and its readers."""
+def topology(kafka: Kafka, triton: str, worker: str, policy: Policy, memory: Memory, fold: type[Fold] = Fold) -> tuple[App, list[Any]]:
+    """The worker's application and its readers. `fold`: one that learns something beside, too."""
     app = App(f"{kafka.prefix}worker", broker="kafka://unused", autodiscover=False)
     arriving, folding, watching = app.channel(), app.channel(), app.channel()
 
@@ -64,16 +64,16 @@ def topology(kafka: Kafka, triton: str, worker: str, policy: Policy, memory: Mem
     pace = 20 if kafka.partitions <= 4 else 40  # ms; each transaction costs the broker about 2 ms, so many partitions wait a little longer
     ingester = Ingester(kafka, worker, arriving)
     letters = topics.dead_letters
-    fold = Follower(
+    online = Follower(
         kafka, "fold", worker, topics.TIMELINE, topics.ONLINE_STATE, pace, (topics.METRICS, letters(topics.TIMELINE)),
-        lambda p: Fold(p, kafka.partitions, memory), folding, dense=True,
+        lambda p: fold(p, kafka.partitions, memory), folding, dense=True,
     )  # fmt: skip
     monitor = Follower(
         kafka, "monitor", worker, topics.METRICS, topics.MONITOR_STATE, 100,
         (topics.DRIFT_ALERTS, topics.RETRAINING_REQUESTS, letters(topics.METRICS)), lambda p: Monitor(policy), watching, dense=False,
     )  # fmt: skip
-    readers: list[Any] = [ingester, fold, monitor]
-    for service in (*readers, Watchdog(readers), Prober(triton, fold)):
+    readers: list[Any] = [ingester, online, monitor]
+    for service in (*readers, Watchdog(readers), Prober(triton, online)):
         app.service(_started(service))
     return app, readers
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,30 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, TopicAuthorizatio
 from feedback.policy import Policy
 from learners.online import Memory
 from streams import topics
+from streams.fold import Fold
 from streams.kafka import Kafka
 from streams.reader import AWAY, NEVER, Follower, Ingester, remedy, stop_now
-from streams.topology import topology
+from streams.topology import App, topology
 
 log = logging.getLogger("headrace.worker")
 STOP_S = 15  # to commit what is in flight and leave the groups
 
 
-def run(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Memory, ready: Path | None = None) -> None:
-    """Run until SIGTERM or SIGINT. `ready` is there while every partition that the groups gave us is open."""
+def run(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Memory, ready: Path | None = None, fold: type[Fold] = Fold) -> None:
+    """Run until SIGTERM or SIGINT. `ready` is there while every partition that the groups gave us is open. `fold`: as `topology` has it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for noisy in ("aiokafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.ERROR)  # it warns of every rebalance
-    asyncio.run(_serve(kafka, triton, name, policy, memory, ready))
+    asyncio.run(_serve(kafka, ready, lambda: topology(kafka, triton, name, policy, memory, fold)))
 
 
-async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Memory, ready: Path | None) -> None:
+async def _serve(kafka: Kafka, ready: Path | None, made: Callable[[], tuple[App, list[Any]]]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     asked = asyncio.create_task(stop.wait())
-    running = asyncio.create_task(_run(kafka, triton, name, policy, memory, ready, asked))
+    running = asyncio.create_task(_run(kafka, ready, made, asked))
     await asyncio.wait({asked, running}, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.wait({running}, timeout=STOP_S)
     log.info("stopped")
@@ -46,7 +48,7 @@ async def _serve(kafka: Kafka, triton: str, name: str, policy: Policy, memory: M
     os._exit(0)  # what is committed is committed; a client of a broker that is away may take for ever to close
 
 
-async def _run(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Memory, ready: Path | None, asked: asyncio.Task[Any]) -> None:
+async def _run(kafka: Kafka, ready: Path | None, made: Callable[[], tuple[App, list[Any]]], asked: asyncio.Task[Any]) -> None:
     client = await _reached(kafka, asked)
     if client is None:
         return
@@ -58,13 +60,13 @@ async def _run(kafka: Kafka, triton: str, name: str, policy: Policy, memory: Mem
         stop_now(log, f"cannot start: {error!r}")
     finally:
         await client.close()
-    app, readers = topology(kafka, triton, name, policy, memory)
+    app, readers = made()
     app.flow_control.resume()  # without a Faust consumer nobody else does, and the first `put` would wait for ever
     try:
         await app.start()
     except Exception as error:
         stop_now(log, f"cannot start: {error!r}")
-    log.info("started %s", name)
+    log.info("started")
     waiting = asyncio.create_task(_announce(readers, ready))
     await asked
     waiting.cancel()

@@ -63,13 +63,14 @@ def place(items: Sequence[str], item: str, k: int) -> int:
 
 
 def metrics(ranks: npt.NDArray[np.int64]) -> dict[str, float]:
-    """HR@10, NDCG@10, MRR@10 and HR@20 of questions with one right item each; `ranks` int64[n] from 0."""
+    """HR, NDCG and MRR at 10, HR and NDCG at 20 of questions with one right item each; `ranks` int64[n] from 0."""
     hit = ranks < 10
     return {
         "hr10": round(float(hit.mean()), 4),
         "ndcg10": round(float(ndcg(ranks).mean()), 4),
         "mrr10": round(float(np.where(hit, 1 / (np.minimum(ranks, 10) + 1.0), 0).mean()), 4),
         "hr20": round(float((ranks < 20).mean()), 4),
+        "ndcg20": round(float(ndcg(ranks, 20).mean()), 4),
     }
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from bench.quality.baselines import Baselines
 from bench.quality.deep import Deep, by_volume
-from bench.quality.product import Product
+from bench.quality.product import Copy, Product
 from bench.quality.progress import Progress
 from feedback.policy import Policy
 from infra.bootstrap import DEMO_DATA
@@ -42,12 +42,17 @@ MOST = 40_000
 K = 20
 
 
-def chosen(stream: list[Row], asks: int, seed: int) -> tuple[set[int], set[int]]:
-    """Events that are asked, and those whose lists are shown."""
-    rng, warm = np.random.default_rng(seed), int(len(stream) * WARM)
+def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM, repeats: bool = True) -> tuple[set[int], set[int]]:
+    """Events that are asked, without `repeats` none of the item that the user had last; and those whose lists are shown."""
+    rng = np.random.default_rng(seed)
     first = {row.user: n for n, row in reversed(list(enumerate(stream)))}
     known = np.array([first[row.user] < n for n, row in enumerate(stream)])
-    later = np.flatnonzero(known & (np.arange(len(stream)) >= warm))
+    good = known & (np.arange(len(stream)) >= int(len(stream) * warm))
+    last = dict[str, str]()
+    for n, row in enumerate(() if repeats else stream):
+        good[n] &= last.get(row.user) != row.item
+        last[row.user] = row.item
+    later = np.flatnonzero(good)
     asked = set(rng.choice(later, min(asks, len(later)), replace=False).tolist())
     others = np.flatnonzero(known)
     shown = set(rng.choice(others, min(int(len(stream) * SHOWN), MOST, len(others)), replace=False).tolist()) | asked
@@ -56,21 +61,20 @@ def chosen(stream: list[Row], asks: int, seed: int) -> tuple[set[int], set[int]]
 
 def run(
     stream: list[Row], asks: int, seed: int, config: Training | None = None, kept: Path | None = None,
-    progress: Any = lambda done, all, now="": None,
+    progress: Any = lambda done, all, now="": None, share: float = WARM, repeats: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """The figures of one stream; `config`: with the deep model."""
-    rng, warm = np.random.default_rng(seed), int(len(stream) * WARM)
-    asked, shown = chosen(stream, asks, seed)
+    """The figures of one stream; `config`: with the deep model; `share` of the stream is warm-up; `repeats` as in `chosen`."""
+    rng, warm = np.random.default_rng(seed), int(len(stream) * share)
+    asked, shown = chosen(stream, asks, seed, share, repeats)
     deep = Deep(stream, shown, config, by_volume(len(stream), Policy()), kept, progress=progress) if config else None
     product, base = Product(seed), Baselines()
-    frozen: Any = None
+    frozen = Copy(warm)
+    product.copies = [frozen]
     places: dict[str, list[int]] = {name: [] for name in ("product", "item_knn", "markov", "popular", "frozen", *SOURCES)}
     tuning = {half_life: 0 for half_life in range(len(HALF_LIVES))}
     users: list[str] = []
     learning, listing, lists, union = 0.0, 0.0, 0, 0
     for n, row in enumerate(stream):
-        if n == warm:
-            frozen = product.frozen()
         if n in shown:
             named = deep.names(n) if deep else []
             began = time.process_time()
@@ -86,7 +90,7 @@ def run(
                 places["popular"].append(place(base.popular(hidden, best, K), row.item, K))
                 recent = tuple(base.items.names[r] for r in base.history[row.user][-50:])
                 own = frozenset(base.items.names[r] for r in hidden)
-                old = answer(frozen, Ask("", K, recent, own), [], 0.0, rng)
+                old = answer(frozen.view, Ask("", K, recent, own), [], 0.0, rng)
                 places["frozen"].append(place(old.items, row.item, K))
                 candidate = made.candidates.index(row.item) if row.item in made.candidates else -1
                 union += candidate >= 0
@@ -134,6 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
     parser.add_argument("--asks", type=int, default=6_000)
+    parser.add_argument("--warm", type=float, default=WARM, help="share of the stream that is learned before the first ask (0.2)")
+    parser.add_argument("--no-repeats", action="store_true", help="leave out asks for the item that the user had last")
     parser.add_argument("--events", type=int, help="only the first so many")
     parser.add_argument("--deep", action="store_true", help="with the sequence model")
     parser.add_argument("--kept", type=Path, help="folder for what its trainings end with, or ended with")
@@ -146,7 +152,7 @@ def main() -> None:
     if config and args.train_only:
         Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).train(len(stream))
         return
-    figures = run(stream, args.asks, args.seed, config, args.kept, progress)
+    figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm, not args.no_repeats)
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
 

@@ -20,6 +20,22 @@ from streams.timeline import Interacted, Record, Shown, Source, encode
 REFRESH = 25  # events between two renewals of what is the same for everybody
 
 
+class Copy:
+    """A view that takes over what was learned after `start` events and then every so many, or no more."""
+
+    def __init__(self, start: int, every: int | None = None) -> None:
+        self.view, self._start, self._every = View(Online(1, 1)), start, every
+        self.waiting: dict[bytes, bytes | None] = {}
+
+    def due(self, learned: int) -> bool:
+        """Does it take over after so many events?"""
+        return learned == self._start or (self._every is not None and learned > self._start and (learned - self._start) % self._every == 0)
+
+    def over(self, learned: int) -> bool:
+        """Will it take over no more?"""
+        return self._every is None and learned > self._start
+
+
 class Product:
     """One partition. Clocks are event times in ms; every record is its own batch."""
 
@@ -27,12 +43,15 @@ class Product:
         self.fold, self.view = Fold(0, 1), View(Online(1, 1))
         self._rng = np.random.default_rng(seed)
         self._offset, self._asked = 0, 0
-        self._state: dict[bytes, bytes | None] = {}  # as the state topic has it
+        self._learned = 0
+        self.copies: list[Copy] = []
 
     def _commit(self, record: Record, at: float) -> None:
         step = self.fold.fold([Log(self._offset, int(at * 1000), None, encode(record))])
         self._offset += 1
-        self._state.update(step.touched)
+        for copy in self.copies:
+            if not copy.over(self._learned):
+                copy.waiting.update(step.touched)
         for key, value in step.touched.items():
             self.view.online.load(0, key, value)
         self.view.positions["0"] = self._offset
@@ -43,14 +62,16 @@ class Product:
         self._commit(Interacted(Source(0, 0, self._offset, int(row.at * 1000)), row.user, row.item, "view", row.at), row.at)
         if self._offset % REFRESH == 0:
             self.refresh()
+        self._learned += 1
+        for copy in self.copies:
+            if copy.due(self._learned):
+                self._take(copy)
 
-    def frozen(self) -> View:
-        """A view of the state as it is now, which learns no more."""
-        view = View(Online(1, 1))
-        for key, value in self._state.items():
-            view.online.load(0, key, value)
-        self._refresh(view)
-        return view
+    def _take(self, copy: Copy) -> None:
+        for key, value in copy.waiting.items():
+            copy.view.online.load(0, key, value)
+        copy.waiting = {}
+        self._refresh(copy.view)
 
     def refresh(self) -> None:
         """What the position record and the ranker's record carry, and the lists that are the same for everybody."""

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.quality import p2
+from bench.quality import p2, p5
 from bench.quality.baselines import Baselines
 from bench.quality.deep import Deep, by_volume
 from bench.quality.p1 import run
+from bench.quality.product import Copy
 from feedback.policy import Policy
 from infra.replay import Row, rows
 from learners.evaluation import metrics
@@ -87,6 +88,16 @@ def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_ano
 
 def test_trainings_come_as_often_as_the_policy_asks() -> None:
     assert by_volume(30, Policy(volume_first=4, volume_every=10)) == [4, 8, 12, 18, 27]
+
+
+def test_a_model_that_is_never_brought_up_to_date_is_worth_less_and_a_copy_takes_over_when_it_says() -> None:
+    stream = sessions(4_000)
+    moved = [row._replace(item=f"new{row.item}") if n > 2_000 else row for n, row in enumerate(stream)]
+    found = p5.run(moved, 400, 1, every=(1, 200, 1_000))
+    rates = {name: figures["hr10"] for name, figures in found["every"].items()}
+    assert list(rates) == ["1", "200", "1000", "never"] and found["monotone"]
+    assert rates["1"] > rates["1000"] > rates["never"] and found["below_fresh"]["never"][0] > 0 > found["slope"][2]
+    assert [n for n in range(40) if Copy(10, 8).due(n)] == [10, 18, 26, 34] and [n for n in range(40) if Copy(10).due(n)] == [10]
 
 
 def test_asked_are_only_items_of_earlier_periods_in_sessions_that_have_begun() -> None:

@@ -1,0 +1,109 @@
+"""P5: what freshness is worth. Lists by copies of the model that take over what was learned every so many events (Monolith, Algorithm 1).
+
+    python -m bench.quality.p5 --data FILE [--asks N] [--seed S] [--plot FILE.svg] [--json]
+
+Asked are N events as in P1. One model learns every event; its copies have it as it was at their last take-over: at each event, every
+1,000, 10,000, 50,000, or never, counted from the first fifth. All of them are given the user's history as it is: what differs is the
+model. The slope is that of HR@10 over log10 of the interval, on the same asks (`never` is not in it); 95 % intervals by a bootstrap
+over users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.quality.p1 import WARM, chosen
+from bench.quality.product import Copy, Product
+from bench.quality.progress import Progress
+from infra.bootstrap import DEMO_DATA
+from infra.replay import Row, rows
+from learners.evaluation import interval, metrics, place
+from serving.recommend import Ask, answer
+
+EVERY = (1, 1_000, 10_000, 50_000)
+K = 20
+
+
+def run(stream: list[Row], asks: int, seed: int, every: tuple[int, ...] = EVERY, progress: Any = lambda done, all: None) -> dict[str, Any]:
+    """The figures of one stream."""
+    asked, shown = chosen(stream, asks, seed)
+    product, rng, warm = Product(seed), np.random.default_rng(seed), int(len(stream) * WARM)
+    copies = {str(n): Copy(warm, n) for n in every if n > 1} | {"never": Copy(warm)}
+    product.copies = list(copies.values())
+    history: dict[str, list[str]] = {}
+    places: dict[str, list[int]] = {name: [] for name in ("1", *copies)}
+    users: list[str] = []
+    for n, row in enumerate(stream):
+        past = history.setdefault(row.user, [])
+        if n in asked:
+            ask = Ask("", K, tuple(past[-50:]), frozenset(past if product.view.shared.once else ()))
+            users.append(row.user)
+            for name, view in {"1": product.view, **{name: copy.view for name, copy in copies.items()}}.items():
+                places[name].append(place(answer(view, ask, [], 0.0, rng).items, row.item, K))
+        if n in shown:
+            product.show(row.user, product.ask(row.user, K), row.at)
+        product.learn(row)
+        past.append(row.item)
+        if n % 2_000 == 0:
+            progress(n, len(stream))
+    of, hits = np.array(users), {name: np.array(values) < 10 for name, values in places.items()}
+    x = np.log10(every)
+    slopes = ((x - x.mean()) @ np.array([hits[str(n)] for n in every], float)) / ((x - x.mean()) ** 2).sum()
+    rates = [float(hits[name].mean()) for name in places]
+    return {
+        "hr10": metrics(np.array(places["1"]))["hr10"],
+        "ndcg10": metrics(np.array(places["1"]))["ndcg10"],
+        "every": {
+            name: {**metrics(np.array(values)), "ci95": interval(hits[name].astype(float), of, seed)} for name, values in places.items()
+        },
+        "below_fresh": {
+            name: interval(hits["1"].astype(float) - hits[name], of, seed) for name in places if name != "1"
+        },
+        "slope": [round(float(slopes.mean()), 5), *(round(bound, 5) for bound in interval(slopes, of, seed))],
+        "monotone": all(one >= other for one, other in pairwise(rates)),
+        "asks": len(users),
+        "seed": seed,
+    }  # fmt: skip
+
+
+def plot(figures: dict[str, Any], file: Path, title: str) -> None:
+    """HR@10 by interval, with its bounds."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
+    names, found = list(figures["every"]), list(figures["every"].values())
+    rates = np.array([one["hr10"] for one in found])
+    bounds = np.abs(np.array([one["ci95"] for one in found]).T - rates)
+    axes.errorbar(names, rates, bounds, fmt="o-", color="#2f6fb2", capsize=3)
+    axes.set(xlabel="events between two take-overs of the model", ylabel="HR@10", ylim=(0, None), title=title)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
+    parser.add_argument("--asks", type=int, default=6_000)
+    parser.add_argument("--events", type=int, help="only the first so many")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curve (SVG)")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    figures = run(rows(args.data, args.seed)[: args.events], args.asks, args.seed, progress=Progress("events"))
+    print(file=sys.stderr)
+    if args.plot:
+        plot(figures, args.plot, args.data.parent.name)
+    print(json.dumps(figures) if args.json else "\n".join(f"{name:14} {value}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -187,23 +187,28 @@ def measure(name: str, kafka: Kafka, source: list[Row], folder: Path) -> dict[st
 
 
 class Tail:
-    """How many records the committed state says are folded; follows the state topic."""
+    """What the committed state says of itself; follows the state topic."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._consumer = Consumer(
             kafka.confluent() | {"group.id": "tail", "enable.auto.commit": False, "isolation.level": "read_committed"}
         )
         self._consumer.assign([TopicPartition(kafka.prefix + topics.ONLINE_STATE, p, 0) for p in range(kafka.partitions)])
-        self._of: dict[int, int] = {}
+        self._of: dict[int, dict[str, int]] = {}
         self.next: dict[int, int] = {}  # timeline offset that each partition's state stands at
 
-    def folded(self) -> int:
+    def counted(self, what: str) -> int:
+        """How many of these all partitions have counted."""
         for message in self._consumer.consume(100_000, 0):
             if message.error() is None and message.key() == POSITION:
                 standing = Standing.load(message.value() or b"")
-                self._of[message.partition() or 0] = standing.counts.get("folded", 0)
+                self._of[message.partition() or 0] = standing.counts
                 self.next[message.partition() or 0] = standing.next
-        return sum(self._of.values())
+        return sum(counts.get(what, 0) for counts in self._of.values())
+
+    def folded(self) -> int:
+        """How many records are folded."""
+        return self.counted("folded")
 
 
 def _until(check: Any, within_s: float = 300) -> None:

@@ -96,6 +96,10 @@ class Flow:
             self.sent += 1
         self._producer.poll(0)
 
+    def flush(self) -> None:
+        """Wait until all that was sent is acknowledged."""
+        self._producer.flush(30)
+
     async def run(self, events_s: float) -> None:
         began, sent = time.monotonic(), 0
         while True:

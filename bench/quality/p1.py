@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,12 @@ def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM, repeats:
 def run(
     stream: list[Row], asks: int, seed: int, config: Training | None = None, kept: Path | None = None,
     progress: Any = lambda done, all, now="": None, share: float = WARM, repeats: bool = True,
+    told: Callable[[int, list[str]], None] = lambda n, items: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The figures of one stream; `config`: with the deep model; `share` of the stream is warm-up; `repeats` as in `chosen`."""
+    """The figures of one stream; `config`: with the deep model; `share` of the stream is warm-up; `repeats` as in `chosen`.
+
+    `told` hears which list is shown before which event.
+    """
     rng, warm = np.random.default_rng(seed), int(len(stream) * share)
     asked, shown = chosen(stream, asks, seed, share, repeats)
     deep = Deep(stream, shown, config, by_volume(len(stream), Policy()), kept, progress=progress) if config else None
@@ -99,6 +104,7 @@ def run(
             elif n < warm and n > warm // 2:
                 for half_life in tuning:
                     tuning[half_life] += row.item in base.popular(hidden, half_life, 10)
+            told(n, made.items)
             product.show(row.user, made, row.at, deep.trainings if deep else 0)
         began = time.process_time()
         product.learn(row)

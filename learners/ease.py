@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from learners.choices import NUMBER
 from learners.compiled import compiled
 from learners.near import Dense, History, Rows
 from learners.online import Online
@@ -72,7 +73,7 @@ def _regress(
                 if here < 0 or here >= length:  # nobody, or no longer remembered
                     continue
                 for place in range(start + max(0, here - REACH), start + min(length, here + REACH + 1)):
-                    number = np.int64(chosen[place])
+                    number = np.int64(chosen[place]) & NUMBER
                     row = table[number] if number < len(table) else -1
                     if place != start + here and 0 <= row < n:
                         if out[row] < 0:

@@ -13,8 +13,6 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-MARK = 4  # bytes of a number in a record, little endian: 4 billion new items a partition
-
 
 class Items:
     """Names, rows, and the numbers of `partitions` partitions; the first is the one that learns.
@@ -89,11 +87,3 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.row)
-
-
-def found(record: bytes | bytearray, mark: bytes, start: int, end: int) -> int:
-    """Where `mark` stands in the numbers at `start` to `end` of a record, -1 where it does not; never across two of them."""
-    place = record.find(mark, start, end)
-    while place >= 0 and (place - start) % MARK:
-        place = record.find(mark, place + 1, end)
-    return place

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from learners.choices import BITS, NUMBER, SESSION
 from learners.compiled import compiled
 from learners.occurrences import Scored, best
 from learners.online import Online
@@ -21,6 +22,7 @@ NEAR, FAR, LASTING = 128, 48, 32  # choices of each of them that are looked at, 
 REACH = 20  # choices before and after that count as near
 DECAY = 0.8  # an older item of the history counts this much less than the one after it
 TASTE_REACH, TASTE_DECAY = 10, 0.98  # the same for a user's taste, which is read from their last hundred items
+BASKET = 30  # last items of the session that goes on; what was chosen in the same session, so many before and after, goes with them
 
 Dense = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -30,7 +32,8 @@ History = npt.NDArray[np.int32]
 class Near(NamedTuple):
     """Of every row, float64[n] each: share of what came next after the last item; of what came within three places after the last three,
     by distance; cosine with what was chosen around the last item; around the last ten, older ones fading; and around the last hundred,
-    which hardly fade. `rows`: where any is above 0.
+    which hardly fade; and with what was chosen in one session with those of the session that goes on, one as much as another. `rows`:
+    where any is above 0.
     """
 
     next: Dense
@@ -38,25 +41,27 @@ class Near(NamedTuple):
     last: Dense
     around: Dense
     taste: Dense
+    basket: Dense
     rows: Rows
 
 
-def near(history: History, own: tuple[int, int] | None, online: Online, n: int) -> Near:
+def near(history: History, session: int, own: tuple[int, int] | None, online: Online, n: int) -> Near:
     """What is near a history of items in these rows, oldest first (-1: unknown), for the first n rows.
 
-    `own`: (partition, number) of the user: what they chose around these items themselves says nothing new.
+    `session`: how many of them, the last ones, are of the session that goes on. `own`: (partition, number) of the user: what they chose
+    around these items themselves says nothing new.
     """
-    out = np.zeros((n, 6))  # by numpy, which does not touch what nobody looks at
-    rows = _look_around(history[-REMEMBERED:], *(own or (-1, -1)), *online.tables(), online.popularity.table(), out)
-    return Near(out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4], rows)
+    out = np.zeros((n, 7))  # by numpy, which does not touch what nobody looks at
+    rows = _look_around(history[-REMEMBERED:], min(session, BASKET), *(own or (-1, -1)), *online.tables(), online.popularity.table(), out)
+    return Near(out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4], out[:, 6], rows)
 
 
 @compiled
 def _look_around(
-    history: Any, own_partition: int, own: int,
+    history: Any, session: int, own_partition: int, own: int,
     by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Add to `out`, float64[n, 5 + whether it is named]; returns the rows that are."""
+    """Add to `out`, float64[n, 5 + whether it is named + 1]; returns the rows that are."""
     shards, n = len(by_row), len(out)
     named, found = np.empty(n, np.int64), 0
     lasting = -(-LASTING // shards)
@@ -74,7 +79,7 @@ def _look_around(
             continue
         share = DECAY**age / looked_at if age < NEWEST else 0.0
         cosine = DECAY**age / np.sqrt(looked_at) if age < MATCHED else 0.0
-        taste = TASTE_DECAY**age / np.sqrt(lasts)
+        taste, basket = TASTE_DECAY**age / np.sqrt(lasts), 1.0 / np.sqrt(lasts)
         for partition in range(shards):
             at = by_row[partition, item]
             first, table = entries_at[0, at], rows[partition]
@@ -87,7 +92,7 @@ def _look_around(
                     continue
                 if age < NEWEST:
                     for place in range(start + here + 1, start + min(size, here + 4)):
-                        number = np.int64(chosen[place])
+                        number = np.int64(chosen[place]) & NUMBER
                         row = table[number] if number < len(table) else -1
                         if 0 <= row < n:
                             if out[row, 5] == 0:
@@ -100,7 +105,7 @@ def _look_around(
                     continue
                 if age < MATCHED:
                     for place in range(start + max(0, here - REACH), start + min(size, here + REACH + 1)):
-                        number = np.int64(chosen[place])
+                        number = np.int64(chosen[place]) & NUMBER
                         row = table[number] if number < len(table) else -1
                         if place != start + here and 0 <= row < n:
                             if out[row, 5] == 0:
@@ -109,9 +114,23 @@ def _look_around(
                             out[row, 3] += cosine
                             if age == 0:
                                 out[row, 2] += cosine
+                if nth < lasting and age < session:
+                    low, high = start + here, start + here + 1
+                    while low > start + max(0, here - BASKET) and np.int64(chosen[low]) >> BITS < SESSION:
+                        low -= 1
+                    while high < start + min(size, here + BASKET + 1) and np.int64(chosen[high]) >> BITS < SESSION:
+                        high += 1
+                    for place in range(low, high):
+                        number = np.int64(chosen[place]) & NUMBER
+                        row = table[number] if number < len(table) else -1
+                        if place != start + here and 0 <= row < n:
+                            if out[row, 5] == 0:
+                                out[row, 5], named[found] = 1.0, row
+                                found += 1
+                            out[row, 6] += basket
                 if nth < lasting:
                     for place in range(start + max(0, here - TASTE_REACH), start + min(size, here + TASTE_REACH + 1)):
-                        number = np.int64(chosen[place])
+                        number = np.int64(chosen[place]) & NUMBER
                         row = table[number] if number < len(table) else -1
                         if place != start + here and 0 <= row < n:
                             if out[row, 5] == 0:
@@ -125,6 +144,7 @@ def _look_around(
                 choices += ever[partition, row]
         for column in range(2, 5):
             out[row, column] /= np.sqrt(choices)
+        out[row, 6] /= np.sqrt(choices)
     return named[:found]
 
 
@@ -165,6 +185,6 @@ def rank(user: str, recent: Sequence[str], online: Online, k: int) -> tuple[Scor
     ([('cup', 0.5)], ['cup', 'pot'])
     """
     names, row = online.items.names, online.items.row
-    found = near(np.array([row.get(item, -1) for item in recent], np.int32), online.profiles.number(user), online, len(names))
+    found = near(np.array([row.get(item, -1) for item in recent], np.int32), len(recent), online.profiles.number(user), online, len(names))
     after, both = found.rows[found.after[found.rows] > 0], found.rows[found.around[found.rows] > 0]
     return best(names, after, found.after[after], k), best(names, both, found.around[both], k)

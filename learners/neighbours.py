@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from learners.choices import NUMBER
 from learners.compiled import compiled
 from learners.near import MATCHED, NEWEST, Dense, History, Rows
 from learners.occurrences import Scored, best
@@ -65,7 +66,7 @@ def _vote(
         slot = by_user[partition, user] if user < by_user.shape[1] else 0
         start, size = chosen_at[0, slot], chosen_at[2, slot]
         for place in range(max(start, start + size - TAKEN), start + size):
-            number = np.int64(chosen[place])
+            number = np.int64(chosen[place]) & NUMBER
             row = rows[partition, number] if number < rows.shape[1] else -1
             if 0 <= row < n:
                 if out[row] == 0:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from learners.items import MARK, Items, found
+from learners.choices import BITS, MARK, NUMBER, SESSION, found, gap, packed
+from learners.items import Items
 from learners.sequences import Sequences
 
 RECENT = 50  # the sequence model's window
@@ -29,14 +30,22 @@ class Profile(NamedTuple):
     """A user's `place` (partition, number), and rows of items, -1 for evicted ones: `chosen` what is remembered of the sequence, oldest
     first, `had` the late ones, too.
 
-    `n`: choices that ever entered the sequence; `last`: time of the last of them, Unix s.
+    `gaps`: how long after the one before each was chosen (`learners.choices.gap`); `n`: choices that ever entered the sequence; `last`:
+    time of the last of them, Unix s.
     """
 
     place: tuple[int, int]
     chosen: npt.NDArray[np.int32]
     had: npt.NDArray[np.int32]
+    gaps: npt.NDArray[np.uint32]
     n: int
     last: float
+
+    @property
+    def session(self) -> int:
+        """How many of the last choices were made in one session."""
+        pauses = np.flatnonzero(self.gaps[1:] >= SESSION)
+        return len(self.gaps) - (int(pauses[-1]) + 1 if len(pauses) else 0)
 
 
 class Profiles:
@@ -64,22 +73,23 @@ class Profiles:
         Returns (the user's number, choices in the sequence so far, entered it, the user had had the item). An event older than the
         last one by more than a session is late: it counts as had, the sequence stays.
         """
-        mark, start = item.to_bytes(MARK, "little"), HEAD.size
+        start = HEAD.size
         record = self._of[0].get(user)
         if record is None:
             number, self.next = self.next, self.next + 1
-            self._keep(0, user, HEAD.pack(number, clock, 1, at, 1) + mark)
+            self._keep(0, user, HEAD.pack(number, clock, 1, at, 1) + packed(item, 0))
             return number, 0, True, False
         number, _, n, last, size = HEAD.unpack_from(record)
         end = start + MARK * size
-        repeat = found(record, mark, start, len(record)) >= 0
+        repeat = found(record, item, start, len(record)) >= 0
         late = record[end:]
         if at < last - SESSION_GAP:
-            late = late if repeat else (late + mark)[-MARK * LATE :]
+            late = late if repeat else (late + packed(item, 0))[-MARK * LATE :]
             self._keep(0, user, HEAD.pack(number, clock, n, last, size) + record[start:end] + late)
             return number, n, False, repeat
         if size == KEPT:
             start, size = start + MARK, size - 1
+        mark = packed(item, gap(at - last))
         self._keep(0, user, HEAD.pack(number, clock, n + 1, max(last, at), size + 1) + record[start:end] + mark + late)
         return number, n, True, repeat
 
@@ -97,7 +107,7 @@ class Profiles:
         return None
 
     def _names(self, partition: int, record: bytes, start: int, n: int) -> list[str]:
-        names, rows = self.items.names, self.items.rows(partition, np.frombuffer(record, "<u4", n, start)).tolist()
+        names, rows = self.items.names, self.items.rows(partition, np.frombuffer(record, "<u4", n, start) & np.uint32(NUMBER)).tolist()
         return [names[row] for row in rows if row >= 0]
 
     def get(self, user: str) -> Profile | None:
@@ -106,8 +116,9 @@ class Profiles:
             return None
         partition, record = place
         number, _, n, last, size = HEAD.unpack_from(record)
-        rows = self.items.rows(partition, np.frombuffer(record, "<u4", offset=HEAD.size))
-        return Profile((partition, number), rows[:size], rows, n, last)
+        marks = np.frombuffer(record, "<u4", offset=HEAD.size)
+        rows = self.items.rows(partition, marks & np.uint32(NUMBER))
+        return Profile((partition, number), rows[:size], rows, marks[:size] >> np.uint32(BITS), n, last)
 
     def number(self, user: str) -> tuple[int, int] | None:
         """(the user's partition, and number in it)."""
@@ -125,7 +136,7 @@ class Profiles:
         return [self.items.names[row] for row in profile.chosen[-RECENT:].tolist() if row >= 0] if profile else []
 
     def tables(self) -> tuple[Column, Column, Column]:
-        """`Sequences.tables` of the items' numbers by the users' numbers, with how many choices a user made ever."""
+        """`Sequences.tables` of the choices (`learners.choices`) by the users' numbers, with how many a user made ever."""
         assert self._sequences is not None, "made not to serve"
         return self._sequences.tables()
 

@@ -18,6 +18,7 @@ PERSONAL = (
     "covisited",
     "taste",
     "ease",
+    "basket",
     "neighbours",
     "history",
 )  # sources that start from the user (serving/features.py)

@@ -30,6 +30,7 @@ SOURCES = (
     "ranker",
     "taste",
     "ease",
+    "basket",
 )
 DEEP, RANKER = SOURCES.index("deep"), SOURCES.index("ranker")
 POPULAR = tuple(i for i, name in enumerate(SOURCES) if name.startswith("popular"))
@@ -74,9 +75,21 @@ FEATURES = (
     "ease_share",
     "ease_rank",
     "ease_log",
+    "basket_share",
+    "basket_rank",
+    "basket_log",
 )
 
-COMPARED = ("next", "last", "after", "covisited", "neighbours", "taste", "ease")  # sources whose values stand as shares of the largest
+COMPARED = (
+    "next",
+    "last",
+    "after",
+    "covisited",
+    "neighbours",
+    "taste",
+    "ease",
+    "basket",
+)  # sources whose values stand as shares of the largest
 _SHARES = np.array([FEATURES.index(name + "_share") for name in COMPARED])
 _RANKED = 2  # and from here on as a rank and a logarithm, too, in the next columns
 _DEEP_SCORE, _DEEP_RANK, _POPULAR, _FRESHNESS, _AGE, _IDLE, _OWN, _OWN_LAST, _AFFINITY, _POPULAR_SHARE, _OWN_EVER, _OWN_SINCE = (

@@ -33,6 +33,7 @@ TAKEN = {
     "covisited": 50,
     "taste": 50,
     "ease": 50,
+    "basket": 50,
     "neighbours": 40,
     "fresh": 10,
     "history": 30,
@@ -215,8 +216,9 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         rows = np.concatenate([past.had if past else chosen, chosen])
         wanted[rows[(rows >= 0) & (rows < n)]] = False
     own = past.place if past else None
+    going_on = len(ask.recent) if ask.recent else past.session if past else 0
     around, (voted, voted_for), (eased, easing) = (
-        near(chosen, own, online, n),
+        near(chosen, going_on, own, online, n),
         votes(chosen, own, online, n),
         regressed(chosen, own, online, n),
     )
@@ -244,6 +246,7 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         "after": leading(around.after, around.rows, wanted, ties, TAKEN["after"]),
         "covisited": leading(around.around, around.rows, wanted, ties, TAKEN["covisited"]),
         "taste": leading(around.taste, around.rows, wanted, ties, TAKEN["taste"]),
+        "basket": leading(around.basket, around.rows, wanted, ties, TAKEN["basket"]),
         "ease": leading(eased, easing, wanted, ties, TAKEN["ease"]),
         "neighbours": leading(voted, voted_for, wanted, ties, TAKEN["neighbours"]),
         "fresh": numbered(shared.fresh, wanted, TAKEN["fresh"]),
@@ -268,7 +271,7 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     items = [names[key] if key < n else nameless[key - n] for key in keys.tolist()]
     keys[keys >= n] = -1
     compared, popularity, age, idle, lately, ever, since = _known(
-        keys, around.next, around.last, around.after, around.around, voted, around.taste, eased,
+        keys, around.next, around.last, around.after, around.around, voted, around.taste, eased, around.basket,
         shared.scores, shared.top, shared.first, online.popularity.table(), *online.popularity.stands(),
         counts, view.watermark, len(chosen),
     )  # fmt: skip
@@ -326,12 +329,12 @@ def counted(past: Any, lately: int, out: Any) -> None:
 
 @compiled
 def _known(
-    keys: Any, next: Any, last: Any, after: Any, around: Any, voted: Any, taste: Any, eased: Any,
+    keys: Any, next: Any, last: Any, after: Any, around: Any, voted: Any, taste: Any, eased: Any, basket: Any,
     scores: Any, top: Any, first: Any, choices: Any, clocks: Any, at: Any, shards: int, counts: Any, now: float, length: int,
 ) -> Any:  # fmt: skip
     """The first of `serving.features.Facts` of the candidates in these rows, -1 for one that has none."""
     m, counted = len(keys), len(scores)
-    compared, popularity = np.zeros((7, m)), np.zeros((scores.shape[1], m))
+    compared, popularity = np.zeros((8, m)), np.zeros((scores.shape[1], m))
     age, since_any = np.zeros(m), np.full(m, np.inf)
     own, ever, since = np.zeros(m), np.zeros(m), np.zeros(m)
     for place in range(m):
@@ -340,6 +343,7 @@ def _known(
             continue
         compared[0, place], compared[1, place], compared[2, place] = next[row], last[row], after[row]
         compared[3, place], compared[4, place], compared[5, place], compared[6, place] = around[row], voted[row], taste[row], eased[row]
+        compared[7, place] = basket[row]
         own[place], ever[place] = counts[0, row], counts[1, row]
         if counts[2, row] > 0:
             since[place] = length + 1 - counts[2, row]

@@ -1,12 +1,8 @@
-"""Items as numbers: rows, numbers that are never given twice, and marks in a record."""
+"""Items as numbers: rows, and numbers that are never given twice."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from learners.items import MARK, Items, found
-
-marks = st.integers(0, 1 << 17).map(lambda n: n.to_bytes(MARK, "little"))
+from learners.items import Items
 
 
 def test_a_new_item_gets_the_next_number_and_a_number_is_never_given_twice() -> None:
@@ -28,10 +24,3 @@ def test_each_partition_has_numbers_of_its_own_for_the_same_rows() -> None:
     assert items.rows(1, numbers).tolist() == [0, 1, -1, -1]
     items.remove("a")
     assert items.rows(0, numbers).tolist() == [-1] * 4 and items.rows(1, numbers).tolist() == [-1, 1, -1, -1]
-
-
-@given(st.lists(marks, max_size=20), marks, st.integers(0, 9))
-def test_a_mark_is_found_exactly_where_it_stands_and_never_across_two(there: list[bytes], mark: bytes, head: int) -> None:
-    record = bytes(head) + b"".join(there) + mark  # what follows the end does not count
-    wanted = head + MARK * there.index(mark) if mark in there else -1
-    assert found(record, mark, head, head + MARK * len(there)) == wanted

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners.near import DECAY, FAR, LASTING, MATCHED, NEAR, NEWEST, REACH, REMEMBERED, TASTE_DECAY, TASTE_REACH, leading, near
+from learners.near import BASKET, DECAY, FAR, LASTING, MATCHED, NEAR, NEWEST, REACH, REMEMBERED, TASTE_DECAY, TASTE_REACH, leading, near
 from learners.near import rank as ranked
 from learners.online import Online
 from learners.profiles import KEPT
@@ -68,15 +68,18 @@ def test_who_has_no_history_or_an_unknown_one_gets_nothing() -> None:
     assert rank(online, "") == rank(online, "unknown") == ({}, {})
 
 
-def looked_for(choices: list[tuple[str, str]], user: str, history: list[str]) -> dict[str, list[float]]:
-    """The five columns of `Near`, by hand: from the sequences of everybody, item by item."""
+def looked_for(choices: list[tuple[str, str]], breaks: list[bool], user: str, history: list[str], session: int) -> dict[str, list[float]]:
+    """The six columns of `Near`, by hand: from the sequences of everybody, item by item; `breaks`: a session begins there."""
     sequences = dict[str, list[str]]()
+    sessions = dict[str, list[int]]()  # which of the user's
     occurrences = dict[str, list[tuple[str, int]]]()  # newest first
-    for who, item in choices:
+    for (who, item), begins in zip(choices, breaks, strict=True):
+        of = sessions.setdefault(who, [])
+        of.append(of[-1] + begins if of else 0)
         sequence = sequences.setdefault(who, [])
         occurrences.setdefault(item, []).insert(0, (who, len(sequence)))
         sequence.append(item)
-    out = {item: [0.0] * 5 for item in occurrences}
+    out = {item: [0.0] * 6 for item in occurrences}
     for age, item in enumerate(history[::-1][:REMEMBERED]):
         taken = occurrences[item][: NEAR if age < NEWEST else FAR if age < MATCHED else LASTING]
         for nth, (who, position) in enumerate(taken):
@@ -93,6 +96,9 @@ def looked_for(choices: list[tuple[str, str]], user: str, history: list[str]) ->
                     out[other][2] += (age == 0) / sqrt(len(taken)) / size
                 if abs(distance) <= TASTE_REACH and nth < LASTING:
                     out[other][4] += TASTE_DECAY**age / sqrt(min(len(taken), LASTING)) / size
+                together = sessions[who][place] == sessions[who][position] and abs(distance) <= BASKET
+                if age < min(session, BASKET) and nth < LASTING and together:
+                    out[other][5] += 1 / sqrt(min(len(taken), LASTING)) / size
     return out
 
 
@@ -100,14 +106,16 @@ def looked_for(choices: list[tuple[str, str]], user: str, history: list[str]) ->
 def test_it_is_what_a_count_by_hand_finds(seed: int) -> None:
     rng = Random(seed)
     choices = [(f"u{rng.randrange(12)}", f"i{int(rng.paretovariate(0.8)) % 30}") for _ in range(1500)]
-    online = Online()
-    for user, item in choices:
-        online.learn_one(user, item, 0.0)
+    breaks = [rng.random() < 0.05 for _ in choices]
+    online, clocks = Online(), dict[str, float]()
+    for (user, item), begins in zip(choices, breaks, strict=True):
+        clocks[user] = clocks.get(user, 0.0) + (3_000 if begins else 60)
+        online.learn_one(user, item, clocks[user])
     history = online.profiles.get("u1")
     assert history is not None and REMEMBERED < len(history.chosen) < KEPT
     names = online.items.names
-    *found, rows = near(history.chosen, history.place, online, len(names))
-    wanted = looked_for(choices, "u1", [names[row] for row in history.chosen])
+    *found, rows = near(history.chosen, history.session, history.place, online, len(names))
+    wanted = looked_for(choices, breaks, "u1", [names[row] for row in history.chosen], history.session)
     assert pytest.approx(np.array([wanted[name] for name in names])) == np.array(found).T
     assert sorted(rows.tolist()) == [row for row, name in enumerate(names) if any(wanted[name])]
 

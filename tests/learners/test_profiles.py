@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learners.choices import NUMBER
 from learners.items import Items
 from learners.profiles import HEAD, KEPT, LATE, RECENT, SESSION_GAP, Profiles
 
@@ -44,7 +46,7 @@ def sequence(profiles: Profiles, partition: int, user: int) -> list[int]:
     """Rows of what is looked up by the user's number."""
     slots, at, items = profiles.tables()
     start, _, size, _ = at[:, slots[partition, user]].tolist()
-    return profiles.items.rows(partition, items[start : start + size]).tolist()
+    return profiles.items.rows(partition, items[start : start + size] & np.uint32(NUMBER)).tolist()
 
 
 def learned(n: int) -> Users:
@@ -74,6 +76,20 @@ def test_a_repeat_enters_the_sequence_again_and_is_had_once() -> None:
     assert [users.learn("u", i, NOW) for i in "aba"] == [(True, False), (True, False), (True, True)]
     assert users.get("u").recent == ["a", "b", "a"]
     assert users.get("u").had == {"a", "b"}
+
+
+def test_a_profile_knows_the_pauses_between_choices_and_how_long_the_session_is_that_goes_on() -> None:
+    users = Users()
+    for item, at in [("a", 0), ("b", 5), ("c", 5_000), ("d", 5_040), ("e", 5_010), ("f", 5_041)]:  # one is late, within the session
+        users.learn("u", item, NOW + at)
+    profile = users.of.get("u")
+    assert profile is not None
+    assert (profile.gaps.tolist(), profile.session) == ([0, 3, 13, 6, 0, 1], 4)
+    assert users.learn("u", "c", NOW + 9_000) == (True, True)  # found whatever its gap
+    profile = users.of.get("u")
+    assert profile is not None and profile.session == 1
+    alone = learned(1).of.get("u")
+    assert alone is not None and alone.session == 1
 
 
 def test_late_events_are_remembered_as_had_only_so_many() -> None:

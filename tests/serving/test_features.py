@@ -84,7 +84,7 @@ def test_each_value_stands_in_its_column() -> None:
         features(
             facts(
                 3, deep=[3.0, 1.0, np.nan], deep_rank=[0, 1, ABSENT], next=[0, 0.5, 0.125], after=[0, 1, 1], last=[1, 0, 4],
-                covisited=[0, 8, 2], taste=[3, 0, 12], ease=[-1, 2, 0.5], neighbours=[9, 4, 1], popularity=popularity.T,
+                covisited=[0, 8, 2], taste=[3, 0, 12], ease=[-1, 2, 0.5], basket=[0, 2, 6], neighbours=[9, 4, 1], popularity=popularity.T,
                 age_days=[0.0, 1.0, 3.0], idle=[0, 99, np.inf],
                 own=[0, 1, 0], own_ever=[0, 3, 1], own_since=[0, 2, 60], affinity=[0.25, 0, 0],
             )
@@ -103,6 +103,7 @@ def test_each_value_stands_in_its_column() -> None:
         "own_ever": np.log1p([0, 3, 1]), "own_since": np.log1p([0, 2, 60]) / 6,
         "taste_share": [0.5, 0, 1], "taste_rank": [0.5, 0, 1], "taste_log": np.log1p([30, 0, 120]),
         "ease_share": [0, 1, 0.5], "ease_rank": [0, 1, 0.5], "ease_log": np.log1p([0, 20, 5]),
+        "basket_share": [0, np.sqrt(1 / 3), 1], "basket_rank": [0, 0.5, 1], "basket_log": np.log1p([0, 20, 60]),
     }.items()}  # fmt: skip
     assert found == near and found.keys() == set(FEATURES)
 

@@ -79,7 +79,7 @@ def _look_around(
             continue
         share = DECAY**age / looked_at if age < NEWEST else 0.0
         cosine = DECAY**age / np.sqrt(looked_at) if age < MATCHED else 0.0
-        taste, basket = TASTE_DECAY**age / np.sqrt(lasts), 1.0 / np.sqrt(lasts)
+        taste, basket = TASTE_DECAY**age / np.sqrt(lasts), 1.0 / np.sqrt(looked_at)
         for partition in range(shards):
             at = by_row[partition, item]
             first, table = entries_at[0, at], rows[partition]
@@ -114,7 +114,7 @@ def _look_around(
                             out[row, 3] += cosine
                             if age == 0:
                                 out[row, 2] += cosine
-                if nth < lasting and age < session:
+                if age < session:
                     low, high = start + here, start + here + 1
                     while low > start + max(0, here - BASKET) and np.int64(chosen[low]) >> BITS < SESSION:
                         low -= 1

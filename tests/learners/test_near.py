@@ -97,8 +97,8 @@ def looked_for(choices: list[tuple[str, str]], breaks: list[bool], user: str, hi
                 if abs(distance) <= TASTE_REACH and nth < LASTING:
                     out[other][4] += TASTE_DECAY**age / sqrt(min(len(taken), LASTING)) / size
                 together = sessions[who][place] == sessions[who][position] and abs(distance) <= BASKET
-                if age < min(session, BASKET) and nth < LASTING and together:
-                    out[other][5] += 1 / sqrt(min(len(taken), LASTING)) / size
+                if age < min(session, BASKET) and together:
+                    out[other][5] += 1 / sqrt(len(taken)) / size
     return out
 
 

@@ -123,3 +123,11 @@ def questions(part: Split, row: dict[str, int], n: int, rng: np.random.Generator
         popularity=np.array([counts.get(asked[place][1], 0) for place in chosen], np.int64),
         once=total >= 750 and repeats / total < 0.005,
     )
+
+
+def popular(part: Split, row: dict[str, int]) -> npt.NDArray[np.float32]:
+    """float32[rows]: decayed popularity (half-life 500 events) at the end of the training part."""
+    scores = np.zeros(len(row) + 1, np.float32)
+    for age, event in enumerate(reversed([*part.before, *part.train][-5_000:])):
+        scores[row[event.item]] += 0.5 ** (age / 500)
+    return scores

@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learners.evaluation import Difference, ndcg, paired
+from learners.evaluation import Difference, Scores, ndcg, paired, ranks
+from learners.histories import Questions
 
 SLICE = 300  # questions a slice needs before it may refuse
-WORSE = 0.25  # relative point estimate that is harm, whatever its bounds
+WORSE, FEW, WORSE_OF_FEW = 0.03, 1_000, 0.25  # relative point estimate that is harm, whatever its bounds; of fewer questions
 SLICE_WORSE = 0.02  # relative upper bound of a slice that is harm
 COVERAGE = 0.01  # least share of the vocabulary that appears in some top 10
+LARGER, ROOM_MB = 3.0, 32.0  # a model may be so many times as large as the live one, and so much larger
+SLOWER, PAUSE_MS = 3.0, 0.25  # and take so many times as long for a question, and so much longer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model takes: `megabytes` as it is served, `ms` of CPU for one question."""
+
+    megabytes: float
+    ms: float
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Judged:
     popularity: npt.NDArray[np.int64]
     coverage: float
     finite: bool
+    cost: Cost
+    live_cost: Cost | None  # None: there is no live model yet
 
 
 @dataclass(frozen=True)
@@ -41,9 +54,10 @@ class Verdict:
 def judge(judged: Judged) -> Verdict:
     """The verdict on one candidate.
 
-    Refused: scores that are not numbers; less than `COVERAGE` of the catalogue ever named; NDCG@10 below the live
-    model's by 25 % or with 90 % confidence; a slice of at least 300 questions below it by 2 % with 90 % confidence.
-    A first model is held against decayed popularity: it joins a guarded blend, so half of that is enough.
+    Refused: scores that are not numbers; less than `COVERAGE` of the catalogue ever named; three times as large or as slow as the
+    live model; NDCG@10 below the live model's by 3 % (25 % of fewer than 1,000 questions) or with 90 % confidence; a slice of at
+    least 300 questions below it by 2 % with 90 % confidence. A first model is held against decayed popularity: it joins a guarded
+    blend, so half of that is enough.
     """
     mine, popular = ndcg(judged.candidate), ndcg(judged.popular)
     figures: dict[str, Any] = {
@@ -52,12 +66,19 @@ def judge(judged: Judged) -> Verdict:
         "hr10": _mean((mine > 0).astype(np.float64)),
         "popular_ndcg10": _mean(popular),
         "coverage": round(judged.coverage, 4),
+        "megabytes": round(judged.cost.megabytes, 3),
+        "ms": round(judged.cost.ms, 3),
     }
     reasons = []
     if not judged.finite:
         reasons.append("scores are not finite")
     if judged.coverage < COVERAGE:
         reasons.append(f"names only {judged.coverage:.2%} of the vocabulary")
+    if (live_cost := judged.live_cost) is not None:
+        if judged.cost.megabytes > LARGER * live_cost.megabytes + ROOM_MB:
+            reasons.append(f"{judged.cost.megabytes:.0f} MB, the live model has {live_cost.megabytes:.0f}")
+        if judged.cost.ms > SLOWER * live_cost.ms + PAUSE_MS:
+            reasons.append(f"{judged.cost.ms:.1f} ms a question, the live model takes {live_cost.ms:.1f}")
     if len(mine) == 0:
         reasons.append("no questions: nobody with a history came back")
     elif judged.live is None:
@@ -68,7 +89,7 @@ def judge(judged: Judged) -> Verdict:
         figures["live_ndcg10"] = _mean(live)
         whole = paired(mine, live)
         figures["difference"] = _bounds(whole)
-        if whole.upper < 0 or whole.mean < -WORSE * live.mean():
+        if whole.upper < 0 or whole.mean < -(WORSE if whole.n >= FEW else WORSE_OF_FEW) * live.mean():
             reasons.append(f"ndcg10 {mine.mean():.4f} against {live.mean():.4f} of the live model")
         for name, chosen in _slices(judged).items():
             part = paired(mine[chosen], live[chosen])
@@ -76,6 +97,30 @@ def judge(judged: Judged) -> Verdict:
             if part.n >= SLICE and part.upper < -SLICE_WORSE * live[chosen].mean():
                 reasons.append(f"slice {name}: ndcg10 lower by {-part.mean:.4f}")
     return Verdict(not reasons, reasons, figures)
+
+
+def tried(
+    candidate: Scores,
+    live: Scores | None,
+    popular: npt.NDArray[np.float32],
+    asked: Questions,
+    items: int,
+    cost: Cost,
+    live_cost: Cost | None,
+) -> Judged:
+    """What `judge` wants to know: two models, and decayed popularity by row, on the same questions; `items` in the vocabulary."""
+    values = candidate(asked.items)
+    return Judged(
+        candidate=ranks(candidate, asked),
+        live=ranks(live, asked) if live else None,
+        popular=ranks(lambda histories: np.tile(popular, (len(histories), 1)), asked),
+        lengths=asked.lengths,
+        popularity=asked.popularity,
+        coverage=len(np.unique(np.argpartition(-values[:, 1:], 9, 1)[:, :10])) / items if items > 10 else 1.0,
+        finite=bool(np.isfinite(values).all()),
+        cost=cost,
+        live_cost=live_cost,
+    )
 
 
 def _slices(judged: Judged) -> dict[str, npt.NDArray[np.bool_]]:

@@ -25,8 +25,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 from pydantic import ValidationError
 
-from learners import evaluation, histories
-from learners.histories import Event, Split
+from learners import histories
+from learners.histories import Event
 from learners.training import Training
 from serving import bundle, gate
 from serving.failpoint import failpoint
@@ -205,19 +205,13 @@ class Trainer:
         )
         fit = finetune.fit(model, windows, self.training, warm=old is not None, progress=self._progress(version))
         onnx, canary, difference = export.export(model, asked.items[:CANARY_WINDOWS])
-        scores = finetune.scorer(model)
-        before = finetune.scorer(finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training)) if old else None
-        popular = _popular(part, row)
+        popular = histories.popular(part, row)
+        before, live_cost = None, None
+        if old:
+            before = finetune.scorer(finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training))
+            live_cost = _cost((self._folder(live) / "model.onnx").read_bytes(), asked, len(old.items))
         verdict = gate.judge(
-            gate.Judged(
-                candidate=evaluation.ranks(scores, asked),
-                live=evaluation.ranks(before, asked) if before else None,
-                popular=evaluation.ranks(lambda histories_: np.tile(popular, (len(histories_), 1)), asked),
-                lengths=asked.lengths,
-                popularity=asked.popularity,
-                coverage=_coverage(scores, asked, len(items)),
-                finite=bool(np.isfinite(scores(asked.items[:64])).all()),
-            )
+            gate.tried(finetune.scorer(model), before, popular, asked, len(items), _cost(onnx, asked, len(items)), live_cost)
         )
         gates = {
             **verdict.figures,
@@ -321,18 +315,10 @@ class Trainer:
             self._tell("live", version, request, gates=canary.figures())
 
 
-def _popular(part: Split, row: dict[str, int]) -> npt.NDArray[np.float32]:
-    """float32[rows]: decayed popularity (half-life 500 events) at the end of the training part."""
-    scores = np.zeros(len(row) + 1, np.float32)
-    for age, event in enumerate(reversed([*part.before, *part.train][-5_000:])):
-        scores[row[event.item]] += 0.5 ** (age / 500)
-    return scores
+def _cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
+    from learners import export
 
-
-def _coverage(scores: evaluation.Scores, asked: histories.Questions, items: int) -> float:
-    """Share of the vocabulary that appears in the top 10 of some question."""
-    values = scores(asked.items)
-    return len(np.unique(np.argpartition(-values[:, 1:], 9, 1)[:, :10])) / items if items > 10 else 1.0
+    return gate.Cost(len(onnx) / 1e6, export.cost_ms(onnx, asked.items, items))
 
 
 def run(kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, ready: Path | None = None) -> None:

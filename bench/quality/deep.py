@@ -70,15 +70,14 @@ class Deep:
             began, cut = time.monotonic(), self.cuts[self.trainings]
             end = self.cuts[self.trainings + 1] if self.trainings + 1 < len(self.cuts) else len(self._events)
             asked = self._asked[(self._asked >= cut) & (self._asked < end)]
-            file = self._kept / f"{cut}-{self._name}.npz" if self._kept else None
+            file = self._kept / f"{cut}-{self._name}.npz" if self._kept and len(asked) else None
             of = f"{self._of(self.trainings)}, asked {zlib.crc32(asked.tobytes()):08x}"
             if file is not None and file.exists():
                 with np.load(file) as found:
                     _check(file, str(found["of"]), of)
                     rows, scores = found["rows"], found["scores"]
             else:
-                self._have(self.trainings)
-                rows, scores = self._answered(asked, cut)
+                rows, scores = self._answered(asked, self.version(self.trainings))
                 if file is not None:
                     with (file.parent / "answers.new").open("wb") as fresh:
                         np.savez_compressed(fresh, of=np.array(of), rows=rows, scores=scores)
@@ -94,6 +93,23 @@ class Deep:
         self.train(n)
         return self._answers.get(n, [])
 
+    def version(self, training: int) -> SequenceModel:
+        """The model as it was after that training."""
+        if self._has != training:
+            self._have(training)
+        assert self._model is not None
+        return self._model
+
+    def part(self, training: int) -> histories.Split:
+        """What that training learned, and what it left to the gate."""
+        cut = self.cuts[training]
+        return histories.split(self._events[max(0, cut - KEPT) : cut], self.config, {}, first=training == 0 or self.anew)
+
+    def vocabulary(self, training: int) -> dict[str, int]:
+        """Rows of the items that were there at that training."""
+        known = int(self._rows[: self.cuts[training]].max())
+        return {item: row for item, row in self._row.items() if row <= known}
+
     def _have(self, training: int) -> None:
         """Have the model as it was after that training."""
         cut = self.cuts[training]
@@ -107,7 +123,7 @@ class Deep:
         warm = training > 0 and not self.anew
         if warm and self._has != training - 1:
             self._have(training - 1)
-        part = histories.split(self._events[max(0, cut - KEPT) : cut], self.config, {}, first=not warm)
+        part = self.part(training)
         rng = np.random.default_rng(self.config.seed + training)
         windows = histories.training_windows(part, self._row, self.config.replay if warm else 0, rng)
         torch.manual_seed(self.config.seed)
@@ -126,10 +142,9 @@ class Deep:
         rows = self._rows[: self.cuts[training]]
         return f"{zlib.crc32(rows.tobytes()):08x} {'anew ' if self.anew else ''}{list(self.cuts[: training + 1])} {self.config}"
 
-    def _answered(self, asked: npt.NDArray[np.int64], cut: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    def _answered(self, asked: npt.NDArray[np.int64], model: SequenceModel) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows and scores of the best items at each event of `asked`, zeros where nothing of the past is known."""
-        assert self._model is not None
-        known, items = len(self._model.table.weight) - 1, np.zeros((len(asked), LENGTH), np.int64)
+        known, items = len(model.table.weight) - 1, np.zeros((len(asked), LENGTH), np.int64)
         for place, n in enumerate(asked.tolist()):
             past, before = list[int](), self._before[n]
             while before >= 0 and len(past) < LENGTH:
@@ -140,7 +155,7 @@ class Deep:
         rows, scores = [np.zeros((0, TOP), np.int64)], [np.zeros((0, TOP), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(items), ASKED):
-                best, values = self._model(torch.from_numpy(items[start : start + ASKED]))
+                best, values = model(torch.from_numpy(items[start : start + ASKED]))
                 rows.append(np.pad(best.numpy(), ((0, 0), (0, TOP - best.shape[1]))))
                 scores.append(np.pad(values.numpy(), ((0, 0), (0, TOP - best.shape[1]))))
         some = items.max(1, initial=0)[:, None] > 0

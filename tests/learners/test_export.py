@@ -1,12 +1,14 @@
 """Export to ONNX: the served model answers as torch does, for any batch, or is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
 import torch
 
-from learners.export import TOLERANCE, NotEqual, export
+from learners.export import TOLERANCE, NotEqual, cost_ms, export
 from learners.sequence import LENGTH, TOP, SequenceModel
 from learners.training import Training
 
@@ -91,3 +93,11 @@ def test_a_model_without_finite_scores_is_refused() -> None:
         model.norm.weight[3] = float("nan")
     with pytest.raises(NotEqual):
         export(model, samples(4))
+
+
+def test_a_question_costs_more_of_a_larger_model_and_items_it_does_not_know_are_padding() -> None:
+    small, large = (
+        export(SequenceModel(ITEMS, replace(CONFIG, dim=dim, blocks=blocks)), samples(2))[0] for dim, blocks in ((16, 1), (64, 4))
+    )
+    newer = samples(30) * 5
+    assert 0 < cost_ms(small, newer, ITEMS) < cost_ms(large, newer, ITEMS)

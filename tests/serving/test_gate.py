@@ -8,9 +8,10 @@ import pytest
 
 from learners.evaluation import ranks
 from learners.histories import Questions
-from serving.gate import COVERAGE, SLICE, Judged, judge
+from serving.gate import COVERAGE, FEW, SLICE, Cost, Judged, judge, tried
 
 N, ITEMS = 2_000, 400
+SAME = Cost(20.0, 1.0)
 LAST = 1 << 40
 
 
@@ -21,7 +22,7 @@ def of_live(seed: int = 1) -> np.ndarray:
 def judged(**other: Any) -> Judged:
     """A candidate equal to the live model, with nothing against it."""
     rng = np.random.default_rng(2)
-    base = Judged(of_live(), of_live(), of_live(3) + 5, rng.integers(1, 90, N), rng.integers(0, 60, N), 0.5, True)
+    base = Judged(of_live(), of_live(), of_live(3) + 5, rng.integers(1, 90, N), rng.integers(0, 60, N), 0.5, True, SAME, SAME)
     return replace(base, **other)
 
 
@@ -92,7 +93,7 @@ def test_a_model_that_always_names_the_same_few_is_refused() -> None:
 def test_without_questions_nothing_passes() -> None:
     none = np.empty(0, np.int64)
     for live in (none, None):
-        verdict = judge(Judged(none, live, none, none, none, 0.5, True))
+        verdict = judge(Judged(none, live, none, none, none, 0.5, True, SAME, SAME))
         assert verdict.reasons == ["no questions: nobody with a history came back"]
         assert verdict.figures["ndcg10"] == 0.0
 
@@ -103,13 +104,23 @@ def test_a_difference_beyond_doubt_is_refused_and_one_within_it_is_not() -> None
     assert any("of the live model" in r for r in judge(judged(candidate=slightly)).reasons)
     noisy = rng.permutation(of_live())
     few = slice(0, 60)
-    small = Judged(noisy[few], of_live()[few], of_live()[few], np.full(60, 20), np.full(60, 20), 0.5, True)
+    small = Judged(noisy[few], of_live()[few], of_live()[few], np.full(60, 20), np.full(60, 20), 0.5, True, SAME, SAME)
     assert judge(small).passed
+
+
+def test_three_per_cent_less_of_many_questions_is_harm_though_it_may_be_chance() -> None:
+    live = np.arange(N) % 20
+    mine = np.random.default_rng(1).permutation(live)
+    mine[np.flatnonzero(mine == 0)[:5]] = 9  # 4 % less
+    for n, passed in ((FEW, False), (FEW - 1, True)):
+        case = Judged(mine[:n], live[:n], live[:n], np.full(n, 20), np.full(n, 20), 0.5, True, SAME, SAME)
+        verdict = judge(case)
+        assert verdict.figures["difference"]["upper90"] > 0 and verdict.passed is passed
 
 
 def test_a_quarter_less_is_harm_however_few_the_questions() -> None:
     live, mine = np.array([0, LAST, 3, LAST]), np.array([LAST, 4, 3, LAST])
-    case = Judged(mine, live, live, np.full(4, 20), np.full(4, 20), 0.5, True)
+    case = Judged(mine, live, live, np.full(4, 20), np.full(4, 20), 0.5, True, SAME, SAME)
     verdict = judge(case)
     assert verdict.figures["difference"]["upper90"] > 0
     assert len(verdict.reasons) == 1
@@ -127,7 +138,15 @@ def test_a_slice_that_loses_while_the_rest_gains_is_refused_where_it_is_large_en
     def case(n: int) -> Judged:
         hurt = np.arange(N) < n
         return Judged(
-            np.where(hurt, live + np.arange(N) % 3, 1), live, live, np.where(hurt, *lengths), np.where(hurt, *popularity), 0.5, True
+            np.where(hurt, live + np.arange(N) % 3, 1),
+            live,
+            live,
+            np.where(hurt, *lengths),
+            np.where(hurt, *popularity),
+            0.5,
+            True,
+            SAME,
+            SAME,
         )
 
     verdict = judge(case(SLICE))
@@ -143,3 +162,27 @@ def test_a_first_model_needs_half_of_what_popularity_reaches() -> None:
     verdict = judge(judged(live=None, popular=popular, candidate=np.where(np.arange(N) == 0, LAST, half)))
     assert "less than half of decayed popularity's" in verdict.reasons[0]
     assert "difference" not in verdict.figures
+
+
+@pytest.mark.parametrize(
+    ("cost", "reason"),
+    [(Cost(93, 1), "93 MB, the live model has 20"), (Cost(20, 3.3), "3.3 ms a question, the live model takes 1.0"), (Cost(92, 3.2), "")],
+)
+def test_a_candidate_far_larger_or_slower_than_the_live_model_is_refused(cost: Cost, reason: str) -> None:
+    assert judge(judged(cost=cost)).reasons == ([reason] if reason else [])
+    first = judge(judged(cost=cost, live=None, live_cost=None))
+    assert first.passed and (first.figures["megabytes"], first.figures["ms"]) == (cost.megabytes, cost.ms)
+
+
+def test_two_models_are_held_against_each_other_and_popularity_on_the_same_questions() -> None:
+    def one(kind: str) -> Any:
+        of = dict(zip(map(bytes, asked().items), scores_of(kind), strict=True))
+        return lambda histories: np.stack([of[bytes(history)] for history in histories])
+
+    popular = np.linspace(1, 0, ITEMS + 1, dtype=np.float32)
+    found = tried(one("good"), one("inverted"), popular, asked(), ITEMS, SAME, None)
+    assert np.array_equal(found.candidate, ranked("good"))
+    assert found.live is not None and np.array_equal(found.live, ranked("inverted"))
+    assert np.array_equal(found.popular, ranks(lambda histories: np.tile(popular, (len(histories), 1)), asked()))
+    assert found.coverage == 1.0 and found.finite and not tried(one("nan"), None, popular, asked(), ITEMS, SAME, None).finite
+    assert tried(one("constant"), None, popular, asked(), ITEMS, SAME, None).coverage < 0.03

@@ -1,0 +1,170 @@
+"""What the gate lets through: healthy fine-tunes, which it should, and sabotaged ones, which it should not.
+
+    python -m bench.gate --data FILE [--events N] [--kept FOLDER] [--seed S] [--json]
+
+Over the stream the sequence model is trained as the product's policy asks; each fine-tune is judged against the one before, on what its
+training left out, as the trainer does it. The last is then sabotaged in nine ways: labels shuffled (a fine-tune like it on shuffled
+targets), scores inverted, constant, not a number, weights of three releases ago, a vocabulary that is off by one, ids permuted, 150 MB of
+ballast, eight times the work. Reported are each verdict and its reasons; `refused_healthy` and `passed_sabotaged` should be empty.
+(Half-written bundles, forged manifests and stale versions never come to the gate: tests/serving/test_bundle.py, test_publish.py,
+test_release.py.) `--kept` as in bench.quality.p1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.quality.deep import Deep, by_volume
+from bench.quality.progress import Progress
+from feedback.policy import Policy
+from infra.bootstrap import DEMO_DATA
+from infra.replay import Row, rows
+from learners import export, finetune, histories
+from learners.sequence import SequenceModel, grown
+from learners.training import Training
+from serving import gate
+
+STALE = 3  # releases
+BALLAST = 40_000_000  # floats
+POLICY = Policy()
+
+
+class Huge(SequenceModel):
+    """The same answers with ballast."""
+
+    ballast: Tensor
+
+    def states(self, items: Tensor) -> Tensor:
+        return super().states(items) + self.ballast[0]
+
+
+class Slow(SequenceModel):
+    """The same answers with eight times the work."""
+
+    def states(self, items: Tensor) -> Tensor:
+        found = super().states(items)
+        for turn in range(1, 8):
+            found = found + 0.0 * super().states(items.roll(turn, 1))
+        return found
+
+
+def sabotaged(deep: Deep, last: int) -> dict[str, Callable[[], SequenceModel]]:
+    """Ways to spoil the model after training number `last`."""
+    healthy, live = copy.deepcopy(deep.version(last)), copy.deepcopy(deep.version(last - 1))
+    items = len(healthy.table.weight) - 1
+
+    def changed(change: Callable[[SequenceModel], None], kind: type[SequenceModel] = SequenceModel) -> SequenceModel:
+        model = copy.deepcopy(healthy)
+        model.__class__ = kind
+        with torch.no_grad():
+            change(model)
+        return model
+
+    def scaled(by: float) -> Callable[[SequenceModel], None]:
+        def change(model: SequenceModel) -> None:
+            model.norm.weight.mul_(by)
+            model.norm.bias.mul_(by)
+
+        return change
+
+    def rows_from(order: Tensor) -> Callable[[SequenceModel], None]:
+        def change(model: SequenceModel) -> None:
+            model.table.weight[1:] = model.table.weight[1:][order].clone()
+
+        return change
+
+    def shuffled() -> SequenceModel:
+        rng = np.random.default_rng(deep.config.seed)
+        windows = histories.training_windows(deep.part(last), deep.vocabulary(last), deep.config.replay, rng)
+        counted = windows.weights > 0
+        windows.targets[counted] = rng.permutation(windows.targets[counted])
+        model = grown(live, items, deep.config)
+        finetune.fit(model, windows, deep.config, True, lambda step, steps: None)
+        return model
+
+    generator = torch.Generator().manual_seed(deep.config.seed)
+    return {
+        "shuffled labels": shuffled,
+        "inverted scores": lambda: changed(scaled(-1.0)),
+        "constant scores": lambda: changed(scaled(0.0)),
+        "not a number": lambda: changed(scaled(float("nan"))),
+        "stale weights": lambda: grown(deep.version(max(last - STALE, 0)), items, deep.config).eval(),
+        "vocabulary off by one": lambda: changed(rows_from(torch.arange(items).roll(1))),
+        "permuted ids": lambda: changed(rows_from(torch.randperm(items, generator=generator))),
+        "huge": lambda: changed(lambda model: model.register_parameter("ballast", nn.Parameter(torch.zeros(BALLAST))), Huge),
+        "slow": lambda: changed(lambda model: None, Slow),
+    }
+
+
+def verdict(deep: Deep, training: int, candidate: SequenceModel) -> gate.Verdict:
+    """As the trainer judges a candidate for that release; a model that cannot be exported is refused for that."""
+    part, row, live = deep.part(training), deep.vocabulary(training), deep.version(training - 1)
+    asked = histories.questions(part, row, deep.config.gate_windows, np.random.default_rng(deep.config.seed + training))
+    costs = []
+    try:
+        for model in (candidate, live):
+            items = len(model.table.weight) - 1
+            onnx, _, _ = export.export(model, np.where(asked.items <= items, asked.items, 0)[:16])
+            costs.append(gate.Cost(len(onnx) / 1e6, export.cost_ms(onnx, asked.items, items)))
+    except export.NotEqual as error:
+        return gate.Verdict(False, [f"NotEqual: {error}"], {})
+    popular = histories.popular(part, row)
+    return gate.judge(gate.tried(finetune.scorer(candidate), finetune.scorer(live), popular, asked, len(row), *costs))
+
+
+def run(
+    stream: list[Row], config: Training, kept: Path | None = None, progress: Any = lambda done, all, now="": None, policy: Policy = POLICY
+) -> dict[str, Any]:
+    """The verdicts over one stream."""
+    deep = Deep(stream, (), config, by_volume(len(stream), policy), kept, progress=progress)
+    deep.train(len(stream))
+    healthy, spoilt = dict[str, Any](), dict[str, Any]()
+    for training in range(1, len(deep.cuts)):
+        model = copy.deepcopy(deep.version(training))
+        healthy[str(deep.cuts[training])] = _told(verdict(deep, training, model))
+    last = len(deep.cuts) - 1
+    for name, spoil in sabotaged(deep, last).items():
+        spoilt[name] = _told(verdict(deep, last, spoil()))
+    return {
+        "healthy": healthy,
+        "sabotaged": spoilt,
+        "refused_healthy": [name for name, told in healthy.items() if told["reasons"]],
+        "passed_sabotaged": [name for name, told in spoilt.items() if not told["reasons"]],
+        "seed": config.seed,
+    }
+
+
+def _told(of: gate.Verdict) -> dict[str, Any]:
+    return {"reasons": of.reasons, **{key: of.figures.get(key) for key in ("ndcg10", "live_ndcg10", "megabytes", "ms")}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
+    parser.add_argument("--events", type=int, help="only the first so many")
+    parser.add_argument("--kept", type=Path, help="folder for what the trainings end with, or ended with")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    found = run(rows(args.data, args.seed)[: args.events], Training(seed=args.seed), args.kept, Progress("events"))
+    print(file=sys.stderr)
+    if args.json:
+        print(json.dumps(found))
+        return
+    for group in ("healthy", "sabotaged"):
+        for name, told in found[group].items():
+            print(f"{group:10} {name:22} {'; '.join(told['reasons']) or 'passed'}   {told['ndcg10']} against {told['live_ndcg10']}")
+
+
+if __name__ == "__main__":
+    main()

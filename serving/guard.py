@@ -14,7 +14,7 @@ import numpy.typing as npt
 from serving.features import RANKER, SOURCES
 
 FADE = 0.999  # of the evidence at each judged ask: a memory of about a thousand
-NOISE = 0.05  # of the best source's figure: about a standard error of the difference over that memory, which is no evidence
+NOISE = 0.08  # of the best source's figure: about two standard errors of the difference over that memory; less is no evidence
 ENOUGH = 50.0  # judged asks before the guard believes its own figures
 # Who leads while there is no evidence: co-visitation of the recent items, then popularity.
 _DEFAULT = [SOURCES.index(s) for s in ("covisited", "after", "neighbours", "deep", "popular_500", "popular_2000", "popular_ever")]

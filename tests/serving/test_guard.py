@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.features import RANKER, SOURCES
-from serving.guard import ENOUGH, FADE, Guard, dcg, merged
+from serving.guard import ENOUGH, FADE, NOISE, Guard, dcg, merged
 
 SINGLE = [s for s in range(len(SOURCES)) if s != RANKER]
 figures = st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9]), min_size=len(SOURCES), max_size=len(SOURCES))
@@ -32,11 +32,18 @@ def test_without_evidence_covisitation_leads_and_every_source_but_the_ranker_fil
 def test_with_evidence_the_best_source_leads_and_the_ranker_only_where_it_is_not_below_it(means: list[float]) -> None:
     order = taught(means, 60).order()
     best = max(means[s] for s in SINGLE)
-    assert (order[0] == RANKER) == (means[RANKER] >= best)
+    assert (order[0] == RANKER) == (means[RANKER] >= best)  # those drawn differ by more than noise
     rest = [s for s in order if s != RANKER]
     assert sorted(rest) == SINGLE
     assert [means[s] for s in rest] == sorted((means[s] for s in rest), reverse=True)
     assert RANKER not in order[1:]
+
+
+@pytest.mark.parametrize(("lost", "leads"), [(0.0, True), (0.9 * NOISE, True), (1.1 * NOISE, False)])
+def test_what_may_be_noise_is_no_evidence_against_the_ranker(lost: float, leads: bool) -> None:
+    means = [0.1] * len(SOURCES)
+    means[RANKER] = 0.1 * (1 - lost)
+    assert (taught(means, 60).order()[0] == RANKER) is leads
 
 
 def test_evidence_is_enough_from_the_fiftieth_judged_ask() -> None:

@@ -16,6 +16,7 @@ import argparse
 import copy
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from learners import export, finetune, histories
 from learners.sequence import SequenceModel, grown
 from learners.training import Training
 from serving import gate
+from streams.trainer import cost
 
 STALE = 3  # releases
 BALLAST = 40_000_000  # floats
@@ -115,19 +117,26 @@ def verdict(deep: Deep, training: int, candidate: SequenceModel) -> gate.Verdict
         for model in (candidate, live):
             items = len(model.table.weight) - 1
             onnx, _, _ = export.export(model, np.where(asked.items <= items, asked.items, 0)[:16])
-            costs.append(gate.Cost(len(onnx) / 1e6, export.cost_ms(onnx, asked.items, items)))
+            costs.append(cost(onnx, asked, items))
     except export.NotEqual as error:
         return gate.Verdict(False, [f"NotEqual: {error}"], {})
     popular = histories.popular(part, row)
-    return gate.judge(gate.tried(finetune.scorer(candidate), finetune.scorer(live), popular, asked, len(row), *costs))
+    return gate.judge(gate.tried(finetune.scorer(candidate), finetune.scorer(live), popular, asked, *costs))
 
 
 def run(
     stream: list[Row], config: Training, kept: Path | None = None, progress: Any = lambda done, all, now="": None, policy: Policy = POLICY
 ) -> dict[str, Any]:
     """The verdicts over one stream."""
-    deep = Deep(stream, (), config, by_volume(len(stream), policy), kept, progress=progress)
-    deep.train(len(stream))
+    cuts = by_volume(len(stream), policy)
+    if len(cuts) < 2:
+        raise ValueError(f"{len(stream)} events ask for {len(cuts)} trainings; the gate holds one against the one before")
+    with tempfile.TemporaryDirectory(prefix="headrace-gate-") as folder:
+        return _judged(Deep(stream, (), config, cuts, kept or Path(folder), progress=progress))
+
+
+def _judged(deep: Deep) -> dict[str, Any]:
+    deep.train(deep.cuts[-1])
     healthy, spoilt = dict[str, Any](), dict[str, Any]()
     for training in range(1, len(deep.cuts)):
         model = copy.deepcopy(deep.version(training))
@@ -140,7 +149,7 @@ def run(
         "sabotaged": spoilt,
         "refused_healthy": [name for name, told in healthy.items() if told["reasons"]],
         "passed_sabotaged": [name for name, told in spoilt.items() if not told["reasons"]],
-        "seed": config.seed,
+        "seed": deep.config.seed,
     }
 
 
@@ -156,7 +165,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = run(rows(args.data, args.seed)[: args.events], Training(seed=args.seed), args.kept, Progress("events"))
+    try:
+        found = run(rows(args.data, args.seed)[: args.events], Training(seed=args.seed), args.kept, Progress("events"))
+    except ValueError as error:
+        parser.error(str(error))
     print(file=sys.stderr)
     if args.json:
         print(json.dumps(found))

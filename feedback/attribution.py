@@ -108,11 +108,15 @@ def is_positive(kind: str) -> bool:
 
 
 def verdict(logged: Logged, item: str, sources: int) -> npt.NDArray[np.uint8]:
-    """uint8[sources + 1]: at which rank each source, and last the list as shown, had `item`; 255 where it had not."""
+    """uint8[sources + 1]: at which rank each source, and last the list as shown, had `item`; 255 where it had not.
+
+    A server of an earlier version knew fewer sources, the first of today's.
+    """
     ranks = np.full(sources + 1, 255, np.uint8)
     if item in logged.candidates:
-        row = logged.candidates.index(item)
-        ranks[:sources] = np.frombuffer(zlib.decompress(logged.ranks), np.uint8)[row * sources : (row + 1) * sources]
+        table = np.frombuffer(zlib.decompress(logged.ranks), np.uint8).reshape(len(logged.candidates), -1)
+        known = min(table.shape[1], sources)
+        ranks[:known] = table[logged.candidates.index(item), :known]
     if item in logged.shown:
         ranks[sources] = min(logged.shown.index(item), 254)
     return ranks

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from learners.histories import LENGTH, Windows
@@ -50,7 +51,7 @@ def fit(
 ) -> Fit:
     """Train in place. `warm`: a fine-tune, with its own epochs and learning rate. Raises `Diverged`.
 
-    The softmax is over the items that are in `windows`: what does not occur there is not said to be wrong, and so not forgotten.
+    The softmax is over the items that are targets in `windows`: what does not occur there is not said to be wrong, and so not forgotten.
 
     `checkpoint`: a file that all there is to know is written to after each epoch, and that a training which was cut off goes on from.
     """
@@ -126,6 +127,7 @@ def scorer(model: SequenceModel) -> Callable[[npt.NDArray[np.int64]], npt.NDArra
 
 def save(model: SequenceModel, file: Path, notes: dict[str, str] | None = None) -> None:
     """Weights without any code (safetensors), as a whole or not at all."""
+    notes = {"heads": str(model.heads), **(notes or {})}
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, file.with_suffix(".new"), notes)
     file.with_suffix(".new").replace(file)
 
@@ -140,7 +142,10 @@ def load(file: Path, items: int, config: Training) -> SequenceModel:
     """The model of `file`, with room for `items` items, new ones drawn from the configured seed: a warm start."""
     torch.manual_seed(config.seed)
     state = load_file(file)
+    with safe_open(file, "pt") as opened:
+        heads = int((opened.metadata() or {}).get("heads", config.heads))
     rows, dim = state["table.weight"].shape
-    model = SequenceModel(rows - 1, replace(config, dim=dim), len(state["positions"]))
+    blocks = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    model = SequenceModel(rows - 1, replace(config, dim=dim, blocks=blocks, heads=heads), len(state["positions"]))
     model.load_state_dict(state)
     return grown(model, items, config)

@@ -22,7 +22,7 @@ NEAR, FAR, LASTING = 128, 48, 32  # choices of each of them that are looked at, 
 REACH = 20  # choices before and after that count as near
 DECAY = 0.8  # an older item of the history counts this much less than the one after it
 TASTE_REACH, TASTE_DECAY = 10, 0.98  # the same for a user's taste, which is read from their last hundred items
-BASKET = 30  # last items of the session that goes on; what was chosen in the same session, so many before and after, goes with them
+BASKET = 30  # last items of the last session; what was chosen in the same session, so many before and after, goes with them
 
 Dense = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ History = npt.NDArray[np.int32]
 class Near(NamedTuple):
     """Of every row, float64[n] each: share of what came next after the last item; of what came within three places after the last three,
     by distance; cosine with what was chosen around the last item; around the last ten, older ones fading; and around the last hundred,
-    which hardly fade; and with what was chosen in one session with those of the session that goes on, one as much as another. `rows`:
+    which hardly fade; and with what was chosen in one session with those of the last session, one as much as another. `rows`:
     where any is above 0.
     """
 
@@ -48,7 +48,7 @@ class Near(NamedTuple):
 def near(history: History, session: int, own: tuple[int, int] | None, online: Online, n: int) -> Near:
     """What is near a history of items in these rows, oldest first (-1: unknown), for the first n rows.
 
-    `session`: how many of them, the last ones, are of the session that goes on. `own`: (partition, number) of the user: what they chose
+    `session`: how many of them, the last ones, are of the last session. `own`: (partition, number) of the user: what they chose
     around these items themselves says nothing new.
     """
     out = np.zeros((n, 7))  # by numpy, which does not touch what nobody looks at

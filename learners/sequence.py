@@ -47,6 +47,7 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.table = nn.Embedding(items + 1, config.dim, padding_idx=0)
         self.positions = nn.Parameter(torch.zeros(length, config.dim))
+        self.heads = config.heads
         self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.dropout) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
@@ -91,7 +92,8 @@ class SequenceModel(nn.Module):
 
 def grown(model: SequenceModel, items: int, config: Training) -> SequenceModel:
     """A copy of the model with room for `items` items: rows of the known ones are kept, new ones start small."""
-    larger = SequenceModel(items, replace(config, dim=model.table.embedding_dim), len(model.positions))
+    size = replace(config, dim=model.table.embedding_dim, blocks=len(model.blocks), heads=model.heads)
+    larger = SequenceModel(items, size, len(model.positions))
     state = model.state_dict()
     table = larger.table.weight.detach().clone()
     table[: len(state["table.weight"])] = state["table.weight"].cpu()

@@ -8,8 +8,8 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Training:
-    """`dim`, `blocks`, `heads`: a new model's size. `batch`: targets of a step. `epochs` of a first training, `fine_epochs` of a
-    warm start.
+    """`dim`, `blocks`, `heads`: a new model's size; one that is there keeps its own. `batch`: targets of a step. `epochs` of a first
+    training, `fine_epochs` of a warm start.
 
     `window`: newest interactions that a fine-tune learns; `replay`: older ones mixed in, so that it does not forget;
     of as many newer ones as `gate_share` of the window the gate asks at most `gate_windows`. `budget_s` bounds one
@@ -25,7 +25,7 @@ class Training:
     batch: int = 1_024
     epochs: int = 12
     fine_epochs: int = 4
-    window: int = 100_000  # as many as come between two trainings (feedback.policy): each is learned
+    window: int = 100_000  # as many as come between two trainings by volume (feedback.policy)
     replay: int = 100_000
     gate_share: float = 0.15
     gate_windows: int = 2_048

@@ -1,4 +1,4 @@
-"""The gate: may a candidate be served? It refuses on evidence of harm, not on lack of evidence of gain. Pure."""
+"""The gate: may a candidate be served? It refuses what looks like harm, not what has not proved its gain. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ SLICE = 300  # questions a slice needs before it may refuse
 WORSE, FEW, WORSE_OF_FEW = 0.03, 1_000, 0.25  # relative point estimate that is harm, whatever its bounds; of fewer questions
 SLICE_WORSE = 0.02  # relative upper bound of a slice that is harm
 COVERAGE = 0.01  # least share of the vocabulary that appears in some top 10
-LARGER, ROOM_MB = 3.0, 32.0  # a model may be so many times as large as the live one, and so much larger
+LARGER, ROOM_MB = 3.0, 32.0  # a model may be so many times as large as the live one with as many items, and so much larger
 SLOWER, PAUSE_MS = 3.0, 0.25  # and take so many times as long for a question, and so much longer
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model takes: `megabytes` as it is served, `ms` of CPU for one question."""
+    """What a model takes: `megabytes` as it is served, `ms` of CPU for one question; and the `items` it knows, as both grow with them."""
 
     megabytes: float
     ms: float
+    items: int
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def judge(judged: Judged) -> Verdict:
     """The verdict on one candidate.
 
     Refused: scores that are not numbers; less than `COVERAGE` of the catalogue ever named; three times as large or as slow as the
-    live model; NDCG@10 below the live model's by 3 % (25 % of fewer than 1,000 questions) or with 90 % confidence; a slice of at
-    least 300 questions below it by 2 % with 90 % confidence. A first model is held against decayed popularity: it joins a guarded
-    blend, so half of that is enough.
+    live model would be with as many items; NDCG@10 below the live model's by 3 % (25 % of fewer than 1,000 questions) or with 90 %
+    confidence; a slice of at least 300 questions below it by 2 % with 90 % confidence. A first model is held against decayed
+    popularity: it joins a guarded blend, so half of that is enough.
     """
     mine, popular = ndcg(judged.candidate), ndcg(judged.popular)
     figures: dict[str, Any] = {
@@ -75,9 +76,10 @@ def judge(judged: Judged) -> Verdict:
     if judged.coverage < COVERAGE:
         reasons.append(f"names only {judged.coverage:.2%} of the vocabulary")
     if (live_cost := judged.live_cost) is not None:
-        if judged.cost.megabytes > LARGER * live_cost.megabytes + ROOM_MB:
+        growth = max(1.0, judged.cost.items / live_cost.items)
+        if judged.cost.megabytes > LARGER * growth * live_cost.megabytes + ROOM_MB:
             reasons.append(f"{judged.cost.megabytes:.0f} MB, the live model has {live_cost.megabytes:.0f}")
-        if judged.cost.ms > SLOWER * live_cost.ms + PAUSE_MS:
+        if judged.cost.ms > SLOWER * growth * live_cost.ms + PAUSE_MS:
             reasons.append(f"{judged.cost.ms:.1f} ms a question, the live model takes {live_cost.ms:.1f}")
     if len(mine) == 0:
         reasons.append("no questions: nobody with a history came back")
@@ -104,11 +106,10 @@ def tried(
     live: Scores | None,
     popular: npt.NDArray[np.float32],
     asked: Questions,
-    items: int,
     cost: Cost,
     live_cost: Cost | None,
 ) -> Judged:
-    """What `judge` wants to know: two models, and decayed popularity by row, on the same questions; `items` in the vocabulary."""
+    """What `judge` wants to know: two models, and decayed popularity by row, on the same questions."""
     values = candidate(asked.items)
     return Judged(
         candidate=ranks(candidate, asked),
@@ -116,7 +117,7 @@ def tried(
         popular=ranks(lambda histories: np.tile(popular, (len(histories), 1)), asked),
         lengths=asked.lengths,
         popularity=asked.popularity,
-        coverage=len(np.unique(np.argpartition(-values[:, 1:], 9, 1)[:, :10])) / items if items > 10 else 1.0,
+        coverage=len(np.unique(np.argpartition(-values[:, 1:], 9, 1)[:, :10])) / cost.items if cost.items > 10 else 1.0,
         finite=bool(np.isfinite(values).all()),
         cost=cost,
         live_cost=live_cost,

@@ -37,7 +37,7 @@ class Guard:
         return np.asarray(self.sums / max(self.weight, 1e-9))
 
     def order(self) -> list[int]:
-        """Sources in the order in which they fill a list; `RANKER` first once it has earned it, else not among them."""
+        """Sources in the order in which they fill a list; `RANKER` first while nothing speaks against it, else not among them."""
         if self.weight < ENOUGH:
             return [*_DEFAULT, *(s for s in range(len(SOURCES)) if s not in _DEFAULT and s != RANKER)]
         means = self.means()

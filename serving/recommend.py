@@ -216,9 +216,9 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         rows = np.concatenate([past.had if past else chosen, chosen])
         wanted[rows[(rows >= 0) & (rows < n)]] = False
     own = past.place if past else None
-    going_on = len(ask.recent) if ask.recent else past.session if past else 0
+    of_last = len(ask.recent) if ask.recent else past.session if past else 0
     around, (voted, voted_for), (eased, easing) = (
-        near(chosen, going_on, own, online, n),
+        near(chosen, of_last, own, online, n),
         votes(chosen, own, online, n),
         regressed(chosen, own, online, n),
     )

@@ -209,10 +209,8 @@ class Trainer:
         before, live_cost = None, None
         if old:
             before = finetune.scorer(finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training))
-            live_cost = _cost((self._folder(live) / "model.onnx").read_bytes(), asked, len(old.items))
-        verdict = gate.judge(
-            gate.tried(finetune.scorer(model), before, popular, asked, len(items), _cost(onnx, asked, len(items)), live_cost)
-        )
+            live_cost = cost((self._folder(live) / "model.onnx").read_bytes(), asked, len(old.items))
+        verdict = gate.judge(gate.tried(finetune.scorer(model), before, popular, asked, cost(onnx, asked, len(items)), live_cost))
         gates = {
             **verdict.figures,
             "steps": fit.steps,
@@ -315,10 +313,11 @@ class Trainer:
             self._tell("live", version, request, gates=canary.figures())
 
 
-def _cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
+def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
+    """What an exported model takes for these questions; `items` in its vocabulary."""
     from learners import export
 
-    return gate.Cost(len(onnx) / 1e6, export.cost_ms(onnx, asked.items, items))
+    return gate.Cost(len(onnx) / 1e6, export.cost_ms(onnx, asked.items, items), items)
 
 
 def run(kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, ready: Path | None = None) -> None:

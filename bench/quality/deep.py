@@ -71,7 +71,7 @@ class Deep:
             end = self.cuts[self.trainings + 1] if self.trainings + 1 < len(self.cuts) else len(self._events)
             asked = self._asked[(self._asked >= cut) & (self._asked < end)]
             file = self._kept / f"{cut}-{self._name}.npz" if self._kept and len(asked) else None
-            of = f"{self._of(self.trainings)}, asked {zlib.crc32(asked.tobytes()):08x}"
+            of = f"{self._of(self.trainings)}, asked {_sum(asked, self._rows[:end], self._before[:end])}"
             if file is not None and file.exists():
                 with np.load(file) as found:
                     _check(file, str(found["of"]), of)
@@ -139,8 +139,8 @@ class Deep:
             finetune.save(model, file, {"of": self._of(training)})
 
     def _of(self, training: int) -> str:
-        rows = self._rows[: self.cuts[training]]
-        return f"{zlib.crc32(rows.tobytes()):08x} {'anew ' if self.anew else ''}{list(self.cuts[: training + 1])} {self.config}"
+        cut = self.cuts[training]
+        return f"{_sum(self._rows[:cut], self._before[:cut])} {'anew ' if self.anew else ''}{list(self.cuts[: training + 1])} {self.config}"
 
     def _answered(self, asked: npt.NDArray[np.int64], model: SequenceModel) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows and scores of the best items at each event of `asked`, zeros where nothing of the past is known."""
@@ -150,7 +150,7 @@ class Deep:
             while before >= 0 and len(past) < LENGTH:
                 if self._rows[before] <= known:
                     past.append(self._rows[before])
-                before = self._before[before]
+                before = int(self._before[before])
             items[place, LENGTH - len(past) :] = past[::-1]
         rows, scores = [np.zeros((0, TOP), np.int64)], [np.zeros((0, TOP), np.float32)]
         with torch.inference_mode():
@@ -162,15 +162,19 @@ class Deep:
         return np.where(some, np.concatenate(rows), 0).astype(np.int32), np.concatenate(scores)
 
 
+def _sum(*parts: npt.NDArray[np.int64]) -> str:
+    return " ".join(f"{zlib.crc32(part.tobytes()):08x}" for part in parts)
+
+
 def _check(file: Path, of: str, wanted: str) -> None:
     if of != wanted:
         raise ValueError(f"{file} is of another stream or training: {of}; wanted is {wanted}. Name another folder, or remove it")
 
 
-def _before(events: Sequence[Event]) -> list[int]:
+def _before(events: Sequence[Event]) -> npt.NDArray[np.int64]:
     """The number of the same user's event before each, -1 where it is the first."""
     last, out = dict[str, int](), list[int]()
     for n, event in enumerate(events):
         out.append(last.get(event.user, -1))
         last[event.user] = n
-    return out
+    return np.array(out, np.int64)

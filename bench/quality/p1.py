@@ -153,6 +153,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.train_only and not args.kept:
+        parser.error("--train-only needs --kept: a folder for what the trainings end with")
     stream = rows(args.data, args.seed)[: args.events]
     progress, config = Progress("events"), Training(seed=args.seed) if args.deep or args.train_only else None
     if config and args.train_only:

@@ -95,6 +95,8 @@ def models(
     """The model as the product keeps it, as it was when the second period began, and one trained anew for each period."""
     rows, cuts = [event.row for event in stream], by_volume(len(stream), policy)
     starts = [n for n in range(1, len(stream)) if stream[n].period != stream[n - 1].period]
+    if not starts:
+        raise ValueError("one period only: it is learned, and the next one asked")
     out = {"fine_tuned": Deep(rows, shown, config, cuts, kept, progress=progress)}
     out["frozen"] = Deep(rows, asked, config, [cut for cut in cuts if cut <= starts[0]], kept, "frozen", progress=progress)
     if joint:
@@ -173,13 +175,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.train_only and not args.kept:
+        parser.error("--train-only needs --kept: a folder for what the trainings end with")
     stream = events(args.data)
     progress, config = Progress("events"), Training(seed=args.seed)
     if args.train_only:
         for model in models(stream, set(), set(), config, args.joint, args.kept, progress).values():
             model.train(len(stream))
         return
-    figures = run(stream, args.asks, config, args.joint, args.kept, progress, periods=args.periods)
+    try:
+        figures = run(stream, args.asks, config, args.joint, args.kept, progress, periods=args.periods)
+    except ValueError as error:
+        parser.error(str(error))
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:14} {value}" for name, value in figures.items()))
 

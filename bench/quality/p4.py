@@ -129,7 +129,7 @@ def run(stream: list[Row], progress: Any = lambda done, all: None) -> dict[str, 
 def _through(broker: Broker, stream: list[Row], folder: Path, progress: Any) -> dict[str, int]:
     deadline = time.monotonic() + 60 + len(stream) / 500
     while not broker.answers():
-        assert time.monotonic() < deadline, f"no broker; see {folder}"
+        assert time.monotonic() < deadline, f"no broker:\n{(folder / 'log').read_text()[-2000:]}"
         time.sleep(0.1)
     kafka = Kafka(broker.bootstrap, partitions=1)
     provision(kafka)

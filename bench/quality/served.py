@@ -48,9 +48,7 @@ async def ask(stack: Stack, stream: list[Row], shown: set[int], progress: Any) -
                 until = time.monotonic() + NEWS_S
                 while tail.counted("interactions") < n:
                     if time.monotonic() > until:
-                        raise SystemExit(
-                            f"of {n} events {tail.counted('interactions')} are in the state after {NEWS_S} s; see {stack.folder}"
-                        )
+                        raise SystemExit(f"of {n} events {tail.counted('interactions')} are in the state after {NEWS_S} s")
                     await asyncio.sleep(0.005)
                 await asyncio.sleep(REPLICA_S)
                 found[n] = (await client.recommend(row.user, p1.K)).items

@@ -17,3 +17,8 @@ def test_healthy_fine_tunes_pass_and_sabotaged_ones_are_refused() -> None:
     assert set(found["passed_sabotaged"]) <= {"stale weights"}  # the ring never changes: old weights are as good as new ones
     assert "MB" in found["sabotaged"]["huge"]["reasons"][0] and "ms a question" in found["sabotaged"]["slow"]["reasons"][0]
     assert "NotEqual" in found["sabotaged"]["not a number"]["reasons"][0]
+
+
+def test_a_stream_too_short_to_hold_one_training_against_another_is_said_to_be() -> None:
+    with pytest.raises(ValueError, match="900 events ask for 1 trainings"):
+        gate.run(sessions(900), Training(), policy=Policy(volume_first=800))

@@ -81,9 +81,10 @@ def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_ano
         (tmp_path / lost).unlink()
         again = Deep(stream, asked, config, cuts, tmp_path)
         assert {n: again.names(n) for n in asked} == wanted
-    for asked_now, seed in ((range(500, 900, 8), 1), (asked, 2)):
+    others = [row._replace(user=row.user + "x") if n % 2 else row for n, row in enumerate(stream)]
+    for asked_now, other_stream in ((range(500, 900, 8), stream), (asked, sessions(900, 2)), (asked, others)):
         with pytest.raises(ValueError, match=r"400-answers\.npz is of another stream"):
-            Deep(sessions(900, seed), asked_now, config, cuts, tmp_path).train(900)
+            Deep(other_stream, asked_now, config, cuts, tmp_path).train(900)
 
 
 def test_trainings_come_as_often_as_the_policy_asks() -> None:

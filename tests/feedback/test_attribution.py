@@ -90,6 +90,7 @@ def test_a_verdict_has_each_sources_rank_of_the_item_and_last_its_place_as_shown
     assert verdict(waiting().logged(), "c", SOURCES).tolist() == [6, 7, 8, 2]
     assert verdict(waiting().logged(), "t", SOURCES).tolist() == [12, 13, 14, 255]
     assert verdict(waiting().logged(), "elsewhere", SOURCES).tolist() == [255] * 4
+    assert verdict(waiting().logged(), "c", SOURCES + 2).tolist() == [6, 7, 8, 255, 255, 2]  # by a server that knew two sources less
 
 
 def test_a_place_beyond_a_byte_is_not_absence() -> None:

@@ -95,7 +95,7 @@ def test_impressions_are_on_the_bus_with_the_answers_id(stack: Running) -> None:
     def logged(id: str) -> list[bytes]:
         return [r.value for r in read(stack.kafka, topics.RECOMMENDATIONS) if id.encode() in (r.value or b"")]
 
-    for k, most in ((10, 6_000), (100, 15_000)):
+    for k, most in ((10, 6_000), (100, 17_000)):
         answer = stack.ask("logged", k)
         (impression,) = until(lambda id=answer.id: logged(id), 5, 0.2)
         assert len(impression) <= most

@@ -11,7 +11,7 @@ from learners.histories import Questions
 from serving.gate import COVERAGE, FEW, SLICE, Cost, Judged, judge, tried
 
 N, ITEMS = 2_000, 400
-SAME = Cost(20.0, 1.0)
+SAME = Cost(20.0, 1.0, ITEMS)
 LAST = 1 << 40
 
 
@@ -166,7 +166,12 @@ def test_a_first_model_needs_half_of_what_popularity_reaches() -> None:
 
 @pytest.mark.parametrize(
     ("cost", "reason"),
-    [(Cost(93, 1), "93 MB, the live model has 20"), (Cost(20, 3.3), "3.3 ms a question, the live model takes 1.0"), (Cost(92, 3.2), "")],
+    [
+        (Cost(93, 1, ITEMS), "93 MB, the live model has 20"),
+        (Cost(20, 3.3, ITEMS), "3.3 ms a question, the live model takes 1.0"),
+        (Cost(92, 3.2, ITEMS), ""),
+        (Cost(150, 6.2, 2 * ITEMS), ""),
+    ],
 )
 def test_a_candidate_far_larger_or_slower_than_the_live_model_is_refused(cost: Cost, reason: str) -> None:
     assert judge(judged(cost=cost)).reasons == ([reason] if reason else [])
@@ -180,9 +185,9 @@ def test_two_models_are_held_against_each_other_and_popularity_on_the_same_quest
         return lambda histories: np.stack([of[bytes(history)] for history in histories])
 
     popular = np.linspace(1, 0, ITEMS + 1, dtype=np.float32)
-    found = tried(one("good"), one("inverted"), popular, asked(), ITEMS, SAME, None)
+    found = tried(one("good"), one("inverted"), popular, asked(), SAME, None)
     assert np.array_equal(found.candidate, ranked("good"))
     assert found.live is not None and np.array_equal(found.live, ranked("inverted"))
     assert np.array_equal(found.popular, ranks(lambda histories: np.tile(popular, (len(histories), 1)), asked()))
-    assert found.coverage == 1.0 and found.finite and not tried(one("nan"), None, popular, asked(), ITEMS, SAME, None).finite
-    assert tried(one("constant"), None, popular, asked(), ITEMS, SAME, None).coverage < 0.03
+    assert found.coverage == 1.0 and found.finite and not tried(one("nan"), None, popular, asked(), SAME, None).finite
+    assert tried(one("constant"), None, popular, asked(), SAME, None).coverage < 0.03

@@ -43,17 +43,22 @@ MOST = 40_000
 K = 20
 
 
-def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM, repeats: bool = True) -> tuple[set[int], set[int]]:
-    """Events that are asked, without `repeats` none of the item that the user had last; and those whose lists are shown."""
+def changes(stream: list[Row]) -> list[Row]:
+    """The stream without events that only repeat the item which their user had last."""
+    last, out = dict[str, str](), list[Row]()
+    for row in stream:
+        if last.get(row.user) != row.item:
+            out.append(row)
+        last[row.user] = row.item
+    return out
+
+
+def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM) -> tuple[set[int], set[int]]:
+    """Events that are asked, and those whose lists are shown."""
     rng = np.random.default_rng(seed)
     first = {row.user: n for n, row in reversed(list(enumerate(stream)))}
     known = np.array([first[row.user] < n for n, row in enumerate(stream)])
-    good = known & (np.arange(len(stream)) >= int(len(stream) * warm))
-    last = dict[str, str]()
-    for n, row in enumerate(() if repeats else stream):
-        good[n] &= last.get(row.user) != row.item
-        last[row.user] = row.item
-    later = np.flatnonzero(good)
+    later = np.flatnonzero(known & (np.arange(len(stream)) >= int(len(stream) * warm)))
     asked = set(rng.choice(later, min(asks, len(later)), replace=False).tolist())
     others = np.flatnonzero(known)
     shown = set(rng.choice(others, min(int(len(stream) * SHOWN), MOST, len(others)), replace=False).tolist()) | asked
@@ -62,15 +67,15 @@ def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM, repeats:
 
 def run(
     stream: list[Row], asks: int, seed: int, config: Training | None = None, kept: Path | None = None,
-    progress: Any = lambda done, all, now="": None, share: float = WARM, repeats: bool = True,
+    progress: Any = lambda done, all, now="": None, share: float = WARM,
     told: Callable[[int, list[str]], None] = lambda n, items: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The figures of one stream; `config`: with the deep model; `share` of the stream is warm-up; `repeats` as in `chosen`.
+    """The figures of one stream; `config`: with the deep model; `share` of the stream is warm-up.
 
     `told` hears which list is shown before which event.
     """
     rng, warm = np.random.default_rng(seed), int(len(stream) * share)
-    asked, shown = chosen(stream, asks, seed, share, repeats)
+    asked, shown = chosen(stream, asks, seed, share)
     deep = Deep(stream, shown, config, by_volume(len(stream), Policy()), kept, progress=progress) if config else None
     product, base = Product(seed), Baselines()
     frozen = Copy(warm)
@@ -145,7 +150,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
     parser.add_argument("--asks", type=int, default=6_000)
     parser.add_argument("--warm", type=float, default=WARM, help="share of the stream that is learned before the first ask (0.2)")
-    parser.add_argument("--no-repeats", action="store_true", help="leave out asks for the item that the user had last")
+    parser.add_argument("--no-repeats", action="store_true", help="without events that only repeat the item which their user had last")
     parser.add_argument("--events", type=int, help="only the first so many")
     parser.add_argument("--deep", action="store_true", help="with the sequence model")
     parser.add_argument("--kept", type=Path, help="folder for what its trainings end with, or ended with")
@@ -156,11 +161,13 @@ def main() -> None:
     if args.train_only and not args.kept:
         parser.error("--train-only needs --kept: a folder for what the trainings end with")
     stream = rows(args.data, args.seed)[: args.events]
+    if args.no_repeats:
+        stream = changes(stream)
     progress, config = Progress("events"), Training(seed=args.seed) if args.deep or args.train_only else None
     if config and args.train_only:
         Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).train(len(stream))
         return
-    figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm, not args.no_repeats)
+    figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm)
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
 

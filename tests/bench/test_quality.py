@@ -13,7 +13,7 @@ import pytest
 from bench.quality import p2, p5
 from bench.quality.baselines import Baselines
 from bench.quality.deep import Deep, by_volume
-from bench.quality.p1 import run
+from bench.quality.p1 import changes, run
 from bench.quality.product import Copy
 from feedback.policy import Policy
 from infra.replay import Row, rows
@@ -85,6 +85,11 @@ def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_ano
     for asked_now, other_stream in ((range(500, 900, 8), stream), (asked, sessions(900, 2)), (asked, others)):
         with pytest.raises(ValueError, match=r"400-answers\.npz is of another stream"):
             Deep(other_stream, asked_now, config, cuts, tmp_path).train(900)
+
+
+def test_without_repeats_a_user_never_has_an_item_twice_in_a_row() -> None:
+    stream = [Row(user, item, None, float(n)) for n, (user, item) in enumerate([*zip("aabaab", "xxxyyx", strict=True)])]
+    assert [(row.user, row.item, row.at) for row in changes(stream)] == [("a", "x", 0.0), ("b", "x", 2.0), ("a", "y", 3.0)]
 
 
 def test_trainings_come_as_often_as_the_policy_asks() -> None:

@@ -100,6 +100,11 @@ class Deep:
         assert self._model is not None
         return self._model
 
+    def finish(self) -> None:
+        """All trainings that are not kept, after the newest that is."""
+        if self.cuts:
+            self.version(len(self.cuts) - 1)
+
     def part(self, training: int) -> histories.Split:
         """What that training learned, and what it left to the gate."""
         cut = self.cuts[training]

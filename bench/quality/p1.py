@@ -165,7 +165,7 @@ def main() -> None:
         stream = changes(stream)
     progress, config = Progress("events"), Training(seed=args.seed) if args.deep or args.train_only else None
     if config and args.train_only:
-        Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).train(len(stream))
+        Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).finish()
         return
     figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm)
     print(file=sys.stderr)

@@ -180,8 +180,9 @@ def main() -> None:
     stream = events(args.data)
     progress, config = Progress("events"), Training(seed=args.seed)
     if args.train_only:
-        for model in models(stream, set(), set(), config, args.joint, args.kept, progress).values():
-            model.train(len(stream))
+        for name, model in models(stream, set(), set(), config, args.joint, args.kept, progress).items():
+            if name != "frozen":  # its trainings are among the first one's
+                model.finish()
         return
     try:
         figures = run(stream, args.asks, config, args.joint, args.kept, progress, periods=args.periods)

@@ -81,6 +81,11 @@ def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_ano
         (tmp_path / lost).unlink()
         again = Deep(stream, asked, config, cuts, tmp_path)
         assert {n: again.names(n) for n in asked} == wanted
+    Deep(stream, (), config, cuts, tmp_path).finish()
+    assert (tmp_path / "700.safetensors").exists()
+    (tmp_path / "400.safetensors").unlink()
+    Deep(stream, (), config, cuts, tmp_path).finish()  # the newest is there: nothing to do
+    assert not (tmp_path / "400.safetensors").exists()
     others = [row._replace(user=row.user + "x") if n % 2 else row for n, row in enumerate(stream)]
     for asked_now, other_stream in ((range(500, 900, 8), stream), (asked, sessions(900, 2)), (asked, others)):
         with pytest.raises(ValueError, match=r"400-answers\.npz is of another stream"):

@@ -30,6 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -227,21 +229,28 @@ def _said(process: subprocess.Popen[bytes], word: bytes) -> bytes:
     raise AssertionError(f"ended before {word!r}; see its log")
 
 
+@contextmanager
+def own_broker(folder: Path, partitions: int) -> Iterator[tuple[Broker, Kafka]]:
+    """A broker with our topics that lives in a folder of its own, its log beside it; gone afterwards."""
+    broker = Broker.prepare(folder)
+    with open(folder.with_suffix(".log"), "wb") as log, subprocess.Popen(broker.command(), stdout=log, stderr=log) as process:
+        try:
+            _until(broker.answers)
+            kafka = Kafka(broker.bootstrap, partitions=partitions)
+            provision(kafka)
+            yield broker, kafka
+        finally:
+            process.kill()
+
+
 def run(name: str, source: list[Row], folder: Path) -> dict[str, Any]:
     """A broker of its own, filled with the interactions, then the measurement."""
     shutil.rmtree(folder / f"kafka-{name}", ignore_errors=True)  # of the round before
-    broker = Broker.prepare(folder / f"kafka-{name}")
-    with open(folder / f"kafka-{name}.log", "wb") as log, subprocess.Popen(broker.command(), stdout=log, stderr=log) as process:
-        try:
-            _until(broker.answers)
-            kafka = Kafka(broker.bootstrap, partitions=PARTITIONS)
-            provision(kafka)
-            figures = measure(name, kafka, source, folder)
-            if name != "faust":
-                figures["state_bytes_per_event"] = round(bytes_in(broker.folder, f"{kafka.prefix}{topics.ONLINE_STATE}") / len(source))
-            return figures
-        finally:
-            process.kill()
+    with own_broker(folder / f"kafka-{name}", PARTITIONS) as (broker, kafka):
+        figures = measure(name, kafka, source, folder)
+        if name != "faust":
+            figures["state_bytes_per_event"] = round(bytes_in(broker.folder, f"{kafka.prefix}{topics.ONLINE_STATE}") / len(source))
+        return figures
 
 
 def growth(factors: tuple[int, ...] = (1, 10, 100), rounds: int = 40) -> dict[str, dict[str, float]]:

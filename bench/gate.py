@@ -62,7 +62,7 @@ class Slow(SequenceModel):
 
 def sabotaged(deep: Deep, last: int) -> dict[str, Callable[[], SequenceModel]]:
     """Ways to spoil the model after training number `last`."""
-    healthy, live = copy.deepcopy(deep.version(last)), copy.deepcopy(deep.version(last - 1))
+    healthy, live = deep.version(last), deep.version(last - 1)
     items = len(healthy.table.weight) - 1
 
     def changed(change: Callable[[SequenceModel], None], kind: type[SequenceModel] = SequenceModel) -> SequenceModel:
@@ -136,11 +136,10 @@ def run(
 
 
 def _judged(deep: Deep) -> dict[str, Any]:
-    deep.train(deep.cuts[-1])
+    deep.finish()
     healthy, spoilt = dict[str, Any](), dict[str, Any]()
     for training in range(1, len(deep.cuts)):
-        model = copy.deepcopy(deep.version(training))
-        healthy[str(deep.cuts[training])] = _told(verdict(deep, training, model))
+        healthy[str(deep.cuts[training])] = _told(verdict(deep, training, deep.version(training)))
     last = len(deep.cuts) - 1
     for name, spoil in sabotaged(deep, last).items():
         spoilt[name] = _told(verdict(deep, last, spoil()))

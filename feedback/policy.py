@@ -43,7 +43,7 @@ def reason_to_retrain(policy: Policy, state: PolicyState, now_ms: int, volume: i
     since = volume - state.last_volume
     if state.requests == 0:
         return "volume" if policy.volume_first and since >= policy.volume_first else None
-    if policy.volume_every and since >= min(policy.volume_every, max(policy.volume_first, state.last_volume // 2)):
+    if policy.volume_every and since >= min(policy.volume_every, max(policy.volume_first, state.last_volume // 2, 1)):
         return "volume"
     if policy.schedule_s and since > 0 and now_ms - state.last_ms >= policy.schedule_s * 1000:
         return "schedule"

@@ -53,7 +53,7 @@ def near(history: History, session: int, own: tuple[int, int] | None, online: On
     """
     out = np.zeros((n, 7))  # by numpy, which does not touch what nobody looks at
     rows = _look_around(history[-REMEMBERED:], min(session, BASKET), *(own or (-1, -1)), *online.tables(), online.popularity.table(), out)
-    return Near(out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4], out[:, 6], rows)
+    return Near(out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4], out[:, 5], rows)
 
 
 @compiled
@@ -61,7 +61,7 @@ def _look_around(
     history: Any, session: int, own_partition: int, own: int,
     by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Add to `out`, float64[n, 5 + whether it is named + 1]; returns the rows that are."""
+    """Add to `out`, float64[n, 6 + whether it is named]; returns the rows that are."""
     shards, n = len(by_row), len(out)
     named, found = np.empty(n, np.int64), 0
     lasting = -(-LASTING // shards)
@@ -95,56 +95,43 @@ def _look_around(
                         number = np.int64(chosen[place]) & NUMBER
                         row = table[number] if number < len(table) else -1
                         if 0 <= row < n:
-                            if out[row, 5] == 0:
-                                out[row, 5], named[found] = 1.0, row
+                            if out[row, 6] == 0:
+                                out[row, 6], named[found] = 1.0, row
                                 found += 1
                             out[row, 1] += share / (place - start - here)
                             if age == 0 and place == start + here + 1:
                                 out[row, 0] += share
                 if user == own and partition == own_partition:
                     continue
-                if age < MATCHED:
-                    for place in range(start + max(0, here - REACH), start + min(size, here + REACH + 1)):
-                        number = np.int64(chosen[place]) & NUMBER
-                        row = table[number] if number < len(table) else -1
-                        if place != start + here and 0 <= row < n:
-                            if out[row, 5] == 0:
-                                out[row, 5], named[found] = 1.0, row
-                                found += 1
-                            out[row, 3] += cosine
-                            if age == 0:
-                                out[row, 2] += cosine
-                if age < session:
-                    low, high = start + here, start + here + 1
-                    while low > start + max(0, here - BASKET) and np.int64(chosen[low]) >> BITS < SESSION:
-                        low -= 1
-                    while high < start + min(size, here + BASKET + 1) and np.int64(chosen[high]) >> BITS < SESSION:
-                        high += 1
+                for column in range(2, 6):  # the same loop, and what differs before it: conditions inside cost twice the time
+                    low, high = start + max(0, here - REACH), start + min(size, here + REACH + 1)
+                    if (column == 2 and age == 0) or (column == 3 and age < MATCHED):
+                        amount = cosine
+                    elif column == 4 and nth < lasting:
+                        amount, low, high = taste, start + max(0, here - TASTE_REACH), start + min(size, here + TASTE_REACH + 1)
+                    elif column == 5 and age < session:
+                        amount, low, high = basket, start + here, start + here + 1
+                        while low > start + max(0, here - BASKET) and np.int64(chosen[low]) >> BITS < SESSION:
+                            low -= 1
+                        while high < start + min(size, here + BASKET + 1) and np.int64(chosen[high]) >> BITS < SESSION:
+                            high += 1
+                    else:
+                        continue
                     for place in range(low, high):
                         number = np.int64(chosen[place]) & NUMBER
                         row = table[number] if number < len(table) else -1
                         if place != start + here and 0 <= row < n:
-                            if out[row, 5] == 0:
-                                out[row, 5], named[found] = 1.0, row
+                            if out[row, 6] == 0:
+                                out[row, 6], named[found] = 1.0, row
                                 found += 1
-                            out[row, 6] += basket
-                if nth < lasting:
-                    for place in range(start + max(0, here - TASTE_REACH), start + min(size, here + TASTE_REACH + 1)):
-                        number = np.int64(chosen[place]) & NUMBER
-                        row = table[number] if number < len(table) else -1
-                        if place != start + here and 0 <= row < n:
-                            if out[row, 5] == 0:
-                                out[row, 5], named[found] = 1.0, row
-                                found += 1
-                            out[row, 4] += taste
+                            out[row, column] += amount
     for row in named[:found]:
         choices = 1.0
         if row < ever.shape[1]:
             for partition in range(shards):
                 choices += ever[partition, row]
-        for column in range(2, 5):
+        for column in range(2, 6):
             out[row, column] /= np.sqrt(choices)
-        out[row, 6] /= np.sqrt(choices)
     return named[:found]
 
 

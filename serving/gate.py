@@ -110,15 +110,24 @@ def tried(
     live_cost: Cost | None,
 ) -> Judged:
     """What `judge` wants to know: two models, and decayed popularity by row, on the same questions."""
-    values = candidate(asked.items)
+    named, finite = set[int](), True
+
+    def watched(histories: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        nonlocal finite
+        values = candidate(histories)
+        finite = finite and bool(np.isfinite(values).all())
+        best = np.argpartition(-values[:, 1:], min(10, values.shape[1] - 1) - 1, 1)[:, :10]
+        named.update(np.unique(best).tolist())
+        return values
+
     return Judged(
-        candidate=ranks(candidate, asked),
+        candidate=ranks(watched, asked),
         live=ranks(live, asked) if live else None,
         popular=ranks(lambda histories: np.tile(popular, (len(histories), 1)), asked),
         lengths=asked.lengths,
         popularity=asked.popularity,
-        coverage=len(np.unique(np.argpartition(-values[:, 1:], 9, 1)[:, :10])) / cost.items if cost.items > 10 else 1.0,
-        finite=bool(np.isfinite(values).all()),
+        coverage=len(named) / cost.items,
+        finite=finite,
         cost=cost,
         live_cost=live_cost,
     )

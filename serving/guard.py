@@ -1,6 +1,6 @@
 """The guard: the ranker leads only while its prequential NDCG is not below that of the best single source, give or take `NOISE`.
 
-Until then that source leads and the others fill. An unweighted blend of the ranks is no guard: with weak sources in it,
+Else that source leads and the others fill. An unweighted blend of the ranks is no guard: with weak sources in it,
 it falls far below the best one (docs/serving.md).
 """
 

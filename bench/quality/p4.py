@@ -25,17 +25,14 @@ from typing import Any
 
 from river import optim, reco
 
+from bench.fold import Tail, own_broker
 from bench.quality.progress import Progress
 from feedback.policy import Policy
 from infra.bootstrap import DEMO_DATA, ROOT
-from infra.broker import Broker
-from infra.provisioning import provision
 from infra.replay import Row, backfill, rows
 from learners.online import Memory
-from streams import compacted, topics
 from streams.fold import Fold
 from streams.kafka import Kafka
-from streams.standing import POSITION, Standing
 from streams.timeline import Interacted
 from streams.worker import run as run_worker
 
@@ -89,33 +86,14 @@ class Rated(Fold):
             self.standing.counts.update(self.ratings.counts())
 
 
-def committed(kafka: Kafka) -> dict[str, int]:
-    """The counts of the newest state that the worker has committed."""
-    found: dict[str, int] = {}
-
-    def take(messages: list[Any]) -> None:
-        for message in messages:
-            if message.key() == POSITION:
-                found.update(Standing.load(message.value()).counts)
-
-    asyncio.run(compacted.read(kafka, (kafka.prefix + topics.ONLINE_STATE, 0, 0), asyncio.Lock(), take))
-    return found
-
-
 def run(stream: list[Row], progress: Any = lambda done, all: None) -> dict[str, Any]:
     """The figures of one stream."""
     here, began = Ratings(), time.process_time()
     for row in stream:
         here.learn_one(row.user, row.item, row.value or 0.0)
     took = time.process_time() - began
-    with tempfile.TemporaryDirectory(prefix="headrace-p4-") as place:
-        folder = Path(place)
-        broker = Broker.prepare(folder / "kafka")
-        with open(folder / "log", "wb") as log, subprocess.Popen(broker.command(), stdout=log, stderr=log) as process:
-            try:
-                found = _through(broker, stream, folder, progress)
-            finally:
-                process.kill()
+    with tempfile.TemporaryDirectory(prefix="headrace-p4-") as folder, own_broker(Path(folder) / "kafka", partitions=1) as (_, kafka):
+        found = _through(kafka, stream, Path(folder), progress)
     there, own = figures(found), figures(here.counts())
     return {
         "worker": there,
@@ -126,29 +104,22 @@ def run(stream: list[Row], progress: Any = lambda done, all: None) -> dict[str, 
     }
 
 
-def _through(broker: Broker, stream: list[Row], folder: Path, progress: Any) -> dict[str, int]:
-    deadline = time.monotonic() + 60 + len(stream) / 500
-    while not broker.answers():
-        assert time.monotonic() < deadline, f"no broker:\n{(folder / 'log').read_text()[-2000:]}"
-        time.sleep(0.1)
-    kafka = Kafka(broker.bootstrap, partitions=1)
-    provision(kafka)
+def _through(kafka: Kafka, stream: list[Row], folder: Path, progress: Any) -> dict[str, int]:
     asyncio.run(backfill(kafka, stream, "p4", lambda done, all: None))
-    command = [sys.executable, "-m", "bench.quality.p4", "--as-worker", broker.bootstrap]
+    command = [sys.executable, "-m", "bench.quality.p4", "--as-worker", kafka.bootstrap]
+    tail, deadline = Tail(kafka), time.monotonic() + 60 + len(stream) / 500
     with open(folder / "worker.log", "wb") as log, subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder, stdout=log, stderr=log
     ) as worker:  # fmt: skip
         try:
-            while (found := committed(kafka)).get("ratings", 0) < len(stream):
-                progress(found.get("ratings", 0), len(stream))
+            while (done := tail.counted("ratings")) < len(stream):
+                progress(done, len(stream))
                 if worker.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"the worker has {found.get('ratings', 0)} of {len(stream)}:\n{(folder / 'worker.log').read_text()[-2000:]}"
-                    )
+                    raise RuntimeError(f"the worker has {done} of {len(stream)}:\n{(folder / 'worker.log').read_text()[-2000:]}")
                 time.sleep(0.3)
         finally:
             worker.kill()
-    return found
+    return {name: tail.counted(name) for name in Ratings().counts()}  # it has had all: nothing changes any more
 
 
 def main() -> None:

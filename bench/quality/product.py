@@ -61,7 +61,7 @@ class Product:
         """One interaction, as the timeline has it."""
         self._commit(Interacted(Source(0, 0, self._offset, int(row.at * 1000)), row.user, row.item, "view", row.at), row.at)
         if self._offset % REFRESH == 0:
-            self.refresh()
+            self._refresh(self.view)
         self._learned += 1
         for copy in self.copies:
             if copy.due(self._learned):
@@ -73,11 +73,8 @@ class Product:
         copy.waiting = {}
         self._refresh(copy.view)
 
-    def refresh(self) -> None:
-        """What the position record and the ranker's record carry, and the lists that are the same for everybody."""
-        self._refresh(self.view)
-
     def _refresh(self, view: View) -> None:
+        """What the position record and the ranker's record carry, and the lists that are the same for everybody."""
         standing = Standing.load(self.fold.position(0, 0)[1])
         view.online.popularity.clock[0] = standing.clock
         view.guards[0], view.repeats[0] = Guard(standing.guard, standing.judged), Repeats(*standing.repeats)

@@ -64,6 +64,12 @@ def test_without_a_cool_down_requests_may_follow_at_once() -> None:
     assert asked(0, 10**6, policy=Policy(cool_down_s=0.0)) == "volume"
 
 
+def test_without_news_volume_is_no_reason_however_little_there_was_before() -> None:
+    only = Policy(volume_first=0, volume_every=10, schedule_s=0, cool_down_s=0)
+    assert asked(60, 0, state=PolicyState(1, T0, 0), policy=only) is None
+    assert asked(60, 1, state=PolicyState(1, T0, 0), policy=only) == "volume"
+
+
 def test_asking_changes_nothing() -> None:
     state = PolicyState(1, T0, 500)
     asked(1e6, 10**6, True, state)

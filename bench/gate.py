@@ -46,17 +46,17 @@ class Huge(SequenceModel):
 
     ballast: Tensor
 
-    def states(self, items: Tensor) -> Tensor:
-        return super().states(items) + self.ballast[0]
+    def states(self, histories: Tensor) -> Tensor:
+        return super().states(histories) + self.ballast[0]
 
 
 class Slow(SequenceModel):
     """The same answers with eight times the work."""
 
-    def states(self, items: Tensor) -> Tensor:
-        found = super().states(items)
+    def states(self, histories: Tensor) -> Tensor:
+        found = super().states(histories)
         for turn in range(1, 8):
-            found = found + 0.0 * super().states(items.roll(turn, 1))
+            found = found + 0.0 * super().states(histories.roll(turn, 2))
         return found
 
 
@@ -116,7 +116,7 @@ def verdict(deep: Deep, training: int, candidate: SequenceModel) -> gate.Verdict
     try:
         for model in (candidate, live):
             items = len(model.table.weight) - 1
-            onnx, _, _ = export.export(model, np.where(asked.items <= items, asked.items, 0)[:16])
+            onnx, _, _ = export.export(model, histories.within(asked.histories[:16], items + 1))
             costs.append(cost(onnx, asked, items))
     except export.NotEqual as error:
         return gate.Verdict(False, [f"NotEqual: {error}"], {})

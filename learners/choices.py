@@ -5,6 +5,11 @@ The gap is kept as a power of two: what is asked of it is whether a session went
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 MARK = 4  # bytes, little endian
 BITS = 27  # of the item's number: 134 million new items a partition; those above are the gap's
 NUMBER = (1 << BITS) - 1
@@ -15,6 +20,11 @@ LONGEST = 31
 def gap(seconds: float) -> int:
     """0 for no time at all, then one more for each doubling: 1 s is 1, 2,047 s are 11, 2,048 s are 12."""
     return min(int(max(seconds, 0.0)).bit_length(), LONGEST)
+
+
+def gaps(seconds: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """`gap` of each."""
+    return np.asarray(np.minimum(np.frexp(np.floor(np.maximum(seconds, 0.0)))[1], LONGEST), np.int64)
 
 
 def packed(number: int, gap: int) -> bytes:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from learners.histories import Questions
+from learners.histories import ITEMS, Questions
 
-Scores = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]  # int64 [n, LENGTH] -> float32 [n, rows]
+Scores = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]  # int64 [n, 2, LENGTH] -> float32 [n, rows]
 
 
 def ranks(scores: Scores, asked: Questions, batch: int = 256) -> npt.NDArray[np.int64]:
@@ -21,7 +21,7 @@ def ranks(scores: Scores, asked: Questions, batch: int = 256) -> npt.NDArray[np.
     out = np.full(len(asked.answers), 1 << 40, np.int64)
     for start in range(0, len(out), batch):
         part = slice(start, start + batch)
-        values, items, answers = scores(asked.items[part]).copy(), asked.items[part], asked.answers[part]
+        values, items, answers = scores(asked.histories[part]).copy(), asked.histories[part, ITEMS], asked.answers[part]
         rows = np.arange(len(values))
         right = values[rows, np.minimum(answers, values.shape[1] - 1)].copy()
         known = (answers > 0) & (answers < values.shape[1])

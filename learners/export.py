@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
+from learners.histories import within
 from learners.sequence import SequenceModel
 
 TOLERANCE = 1e-3  # largest difference of a score
@@ -23,7 +24,7 @@ class NotEqual(ValueError):
 def export(model: SequenceModel, samples: npt.NDArray[np.int64]) -> tuple[bytes, dict[str, npt.NDArray[np.generic]], float]:
     """(ONNX bytes, what it answers to `samples`, largest difference of a score). Raises `NotEqual`.
 
-    `samples` int64 [n, LENGTH] become the canary: a server proves with them that it loaded what was exported.
+    `samples` int64 [n, 2, LENGTH] become the canary: a server proves with them that it loaded what was exported.
     """
     model.eval()
     out = io.BytesIO()
@@ -37,19 +38,19 @@ def export(model: SequenceModel, samples: npt.NDArray[np.int64]) -> tuple[bytes,
             dynamo=False,
             opset_version=17,
             do_constant_folding=False,  # folded, the tied item table would be stored twice
-            input_names=["items"],
+            input_names=["histories"],
             output_names=["top_items", "top_scores"],
-            dynamic_axes={name: {0: "batch"} for name in ("items", "top_items", "top_scores")},
+            dynamic_axes={name: {0: "batch"} for name in ("histories", "top_items", "top_scores")},
         )
     session = _session(out.getvalue())
-    rows, scores = session.run(None, {"items": samples})
+    rows, scores = session.run(None, {"histories": samples})
     with torch.inference_mode():
         wanted_rows, wanted = (t.numpy() for t in model(torch.from_numpy(samples)))
     worst = float(np.abs(scores - wanted).max())
     same = float((rows[:, :10] == wanted_rows[:, :10]).mean())
     if not np.isfinite(scores).all() or worst > TOLERANCE or same < 0.99:
         raise NotEqual(f"scores differ by up to {worst:.2g}, {same:.1%} of the top 10 agree")
-    return out.getvalue(), {"items": samples, "top_items": rows, "top_scores": scores}, worst
+    return out.getvalue(), {"histories": samples, "top_items": rows, "top_scores": scores}, worst
 
 
 def cost_ms(onnx: bytes, samples: npt.NDArray[np.int64], items: int) -> float:
@@ -57,10 +58,10 @@ def cost_ms(onnx: bytes, samples: npt.NDArray[np.int64], items: int) -> float:
     padding to it.
     """
     session, took = _session(onnx), []
-    samples = np.where(samples <= items, samples, 0)
+    samples = within(samples, items + 1)
     for question in (*samples[:1], *samples[:24]):
         began = time.process_time()
-        session.run(None, {"items": question[None]})
+        session.run(None, {"histories": question[None]})
         took.append((time.process_time() - began) * 1000)
     return min(took[1:])
 

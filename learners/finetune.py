@@ -13,11 +13,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from learners.histories import LENGTH, Windows
+from learners.histories import ITEMS, LENGTH, PAUSES, Windows, within
 from learners.sequence import SequenceModel, grown
 from learners.training import Training
 
 WEIGHED = 10_000  # items that a step weighs its targets against; of more, others are drawn for each step
+TIMELESS = 0.1  # of the windows are learned without their times: whoever asks with a session of their own has none
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ def fit(
     rate = config.fine_learning_rate if warm else config.learning_rate
     optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.98), fused=where.type == "cuda")
     epochs = config.fine_epochs if warm else config.epochs
-    items, targets, weights = (torch.from_numpy(a).to(where) for a in (windows.items, windows.targets, windows.weights))
-    lengths = (torch.from_numpy(windows.items) > 0).sum(1)
+    histories, targets, weights = (torch.from_numpy(a).to(where) for a in (windows.histories, windows.targets, windows.weights))
+    lengths = (torch.from_numpy(windows.histories[:, ITEMS]) > 0).sum(1)
     among = torch.unique(targets[weights > 0])
-    size = max(1, round(config.batch * len(items) / max(int((windows.weights > 0).sum()), 1)))  # windows of a step
-    batches = max(1, -(-len(items) // size))
+    size = max(1, round(config.batch * len(targets) / max(int((windows.weights > 0).sum()), 1)))  # windows of a step
+    batches = max(1, -(-len(targets) // size))
     planned, began = epochs * batches, clock()
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=planned + 1, pct_start=0.1)
     losses: list[float] = []
@@ -78,7 +79,7 @@ def fit(
         generator.set_state(kept["drawn"].cpu())
         torch.set_rng_state(kept["dropped"].cpu())
     for _ in range(len(losses) // batches, epochs):
-        order = torch.randperm(len(items), generator=generator)
+        order = torch.randperm(len(targets), generator=generator)
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             used = slice(-int(lengths[rows].max()), None)  # of short histories nearly all is padding
@@ -86,8 +87,10 @@ def fit(
             if len(among) > WEIGHED:
                 drawn = among[torch.randperm(len(among), generator=generator)[:WEIGHED].to(where)]
                 weighed = torch.unique(torch.cat([drawn, targets[rows, used][weights[rows, used] > 0]]))
+            read = histories[rows, :, used]
+            read[:, PAUSES] *= (torch.rand(len(rows), 1, generator=generator) >= TIMELESS).to(where)
             with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
-                loss = model.loss(items[rows, used], targets[rows, used], weights[rows, used], weighed)
+                loss = model.loss(read, targets[rows, used], weights[rows, used], weighed)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call] # torch
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -112,15 +115,15 @@ def fit(
 
 
 def scorer(model: SequenceModel) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]:
-    """The model as a function of arrays: int64 [n, LENGTH] -> float32 [n, items + 1].
+    """The model as a function of arrays: int64 [n, 2, LENGTH] -> float32 [n, items + 1].
 
     Rows that came after its vocabulary are padding to it: a live model is judged by questions about new items, too.
     """
     known = model.table.num_embeddings
 
-    def scores(items: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def scores(histories: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            return np.asarray(model.scores(torch.from_numpy(np.where(items < known, items, 0))).numpy(), np.float32)
+            return np.asarray(model.scores(torch.from_numpy(within(histories, known))).numpy(), np.float32)
 
     return scores
 

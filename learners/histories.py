@@ -9,36 +9,49 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from learners.choices import gaps
 from learners.training import Training
 
-LENGTH = 50
+LENGTH = 50  # choices of a history; left-padded with 0
+ITEMS, PAUSES = 0, 1  # what a history holds of each choice: the item's row, and how long it was until the next one, or until now
 
 
 class Event(NamedTuple):
-    """One interaction: when it came (broker ms), where it lies in the log, who, what."""
+    """One interaction: when it came (broker ms), where it lies in the log, who, what, and when (Unix s, nan where nobody knows)."""
 
     appended: int
     partition: int
     offset: int
     user: str
     item: str
+    at: float
+
+
+def pauses(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """How a history names times between choices: `learners.choices.gaps`, counting from 1; nan is 0."""
+    return np.where(np.isnan(seconds), 0, gaps(np.nan_to_num(seconds)) + 1)
+
+
+def within(histories: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
+    """The same, items from row number `rows` on as padding: for a model that came before them."""
+    return np.where((histories[:, ITEMS] < rows)[:, None], histories, 0)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """int64 `items` and `targets` [n, LENGTH], left-padded with 0; `weights` [n, LENGTH] > 0 where a target counts."""
+    """int64 `histories` [n, 2, LENGTH] and `targets` [n, LENGTH], left-padded with 0; `weights` [n, LENGTH] > 0 where a target counts."""
 
-    items: npt.NDArray[np.int64]
+    histories: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What a gate asks: histories int64 [n, LENGTH], the item that came next int64 [n] (0: not in the vocabulary),
+    """What a gate asks: histories int64 [n, 2, LENGTH], the item that came next int64 [n] (0: not in the vocabulary),
     the length of each user's whole history [n], and how popular each answer was in training [n]."""
 
-    items: npt.NDArray[np.int64]
+    histories: npt.NDArray[np.int64]
     answers: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     popularity: npt.NDArray[np.int64]
@@ -75,6 +88,7 @@ def training_windows(part: Split, row: dict[str, int], replay: int, rng: np.rand
     events, numbers = [*part.before, *part.train], dict[str, int]()
     users = np.fromiter((numbers.setdefault(event.user, len(numbers)) for event in events), np.int64, len(events))
     rows = np.fromiter((row[event.item] for event in events), np.int64, len(events))
+    at = np.fromiter((event.at for event in events), np.float64, len(events))
     order = np.argsort(users, kind="stable")  # each user's events side by side, oldest first
     sizes = np.bincount(users, minlength=len(numbers))
     ends, cut = np.cumsum(sizes), -(-np.maximum(sizes - 1, 0) // length)  # windows are cut from the newest event backwards
@@ -89,38 +103,42 @@ def training_windows(part: Split, row: dict[str, int], replay: int, rng: np.rand
     place = np.where(there, end[chosen, None] - 1 - back, 1)
     targets, before = order[place], order[place - 1]
     fresh = (targets >= len(part.before)) | ~new[chosen, None]
+    read = np.stack([rows[before], pauses(at[targets] - at[before])], 1)
     return Windows(
-        items=np.where(there, rows[before], 0), targets=np.where(there, rows[targets], 0), weights=(there & fresh).astype(np.float32)
+        histories=np.where(there[:, None], read, 0), targets=np.where(there, rows[targets], 0), weights=(there & fresh).astype(np.float32)
     )
 
 
 def questions(part: Split, row: dict[str, int], n: int, rng: np.random.Generator) -> Questions:
     """Up to `n` of the gate's events with the history before each, of users that have one."""
     counts: dict[str, int] = {}
-    histories: dict[str, list[str]] = {}
+    pasts: dict[str, tuple[list[str], list[float]]] = {}  # items, times
     repeats = total = 0
     for event in (*part.before, *part.train):
-        past = histories.setdefault(event.user, [])
+        past, times = pasts.setdefault(event.user, ([], []))
         repeats, total = repeats + (event.item in past[-LENGTH:]), total + 1
         past.append(event.item)
+        times.append(event.at)
         counts[event.item] = counts.get(event.item, 0) + 1
-    asked: list[tuple[list[str], str, int]] = []
+    asked: list[tuple[list[str], list[float], str, int]] = []
     for event in part.gate:
-        past = histories.setdefault(event.user, [])
+        past, times = pasts.setdefault(event.user, ([], []))
+        times.append(event.at)
         if past:
-            asked.append((past[-LENGTH:], event.item, len(past)))
+            asked.append((past[-LENGTH:], times[-LENGTH - 1 :], event.item, len(past)))
         past.append(event.item)
     chosen = sorted(rng.choice(len(asked), min(n, len(asked)), replace=False).tolist()) if asked else []
-    items = np.zeros((len(chosen), LENGTH), np.int64)
+    histories = np.zeros((len(chosen), 2, LENGTH), np.int64)
     for i, place in enumerate(chosen):
-        rows = [row[item] for item in asked[place][0] if item in row]
-        if rows:
-            items[i, LENGTH - len(rows) :] = rows
+        past, times, _, _ = asked[place]
+        read = np.stack([[row.get(item, 0) for item in past], pauses(np.diff(times))])
+        read = read[:, read[ITEMS] > 0]
+        histories[i, :, LENGTH - read.shape[1] :] = read
     return Questions(
-        items=items,
-        answers=np.array([row.get(asked[place][1], 0) for place in chosen], np.int64),
-        lengths=np.array([asked[place][2] for place in chosen], np.int64),
-        popularity=np.array([counts.get(asked[place][1], 0) for place in chosen], np.int64),
+        histories=histories,
+        answers=np.array([row.get(asked[place][2], 0) for place in chosen], np.int64),
+        lengths=np.array([asked[place][3] for place in chosen], np.int64),
+        popularity=np.array([counts.get(asked[place][2], 0) for place in chosen], np.int64),
         once=total >= 750 and repeats / total < 0.005,
     )
 

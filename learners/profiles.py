@@ -47,6 +47,10 @@ class Profile(NamedTuple):
         pauses = np.flatnonzero(self.gaps[1:] >= SESSION)
         return len(self.gaps) - (int(pauses[-1]) + 1 if len(pauses) else 0)
 
+    def pauses(self, now: float) -> npt.NDArray[np.int64]:
+        """How long it was from each choice to the next one, from the last one until `now`, as `learners.histories.pauses` names it."""
+        return np.append(self.gaps[1:], gap(now - self.last)).astype(np.int64) + 1
+
 
 class Profiles:
     """Profiles by user, `partitions` of them side by side; item numbers are those of `items`.

@@ -1,7 +1,8 @@
 """The sequence model: a causal transformer over a user's last items that scores every item as the next one.
 
 SASRec (Kang & McAuley, ICDM 2018) with pre-norm blocks, a SwiGLU feed-forward and one item table for input and output
-(eSASRec, RecSys 2025), trained with a softmax over the items that its training is about.
+(eSASRec, RecSys 2025), trained with a softmax over the items that its training is about. Time enters it as what it is about to be asked:
+each choice says how long it was until the next one, the last one how long it is until now (docs/log.md).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from learners.choices import LONGEST
+from learners.histories import ITEMS, LENGTH, PAUSES
 from learners.training import Training
 
-LENGTH = 50  # items of a history; left-padded with 0
 TOP = 100  # items a scoring names
 
 
@@ -46,45 +48,50 @@ class SequenceModel(nn.Module):
     def __init__(self, items: int, config: Training, length: int = LENGTH) -> None:
         super().__init__()
         self.table = nn.Embedding(items + 1, config.dim, padding_idx=0)
+        self.pauses = nn.Embedding(LONGEST + 2, config.dim, padding_idx=0)
         self.positions = nn.Parameter(torch.zeros(length, config.dim))
         self.heads = config.heads
         self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.dropout) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
         nn.init.normal_(self.table.weight, std=0.02)
+        nn.init.zeros_(self.pauses.weight)
         nn.init.normal_(self.positions, std=0.02)
         with torch.no_grad():
             self.table.weight[0] = 0
         self.causal: Tensor
         self.register_buffer("causal", torch.full((length, length), -1e9).triu(1), persistent=False)
 
-    def states(self, items: Tensor) -> Tensor:
-        """int64 (B, L) -> float (B, L, dim): what the history up to each position says of the next item; L at most the model's length."""
-        length = items.shape[1]
-        x = self.drop(self.table(items) * self.table.embedding_dim**0.5 + self.positions[-length:])
+    def states(self, histories: Tensor) -> Tensor:
+        """int64 (B, 2, L) -> float (B, L, dim): what each history (`learners.histories`) up to each position says of the next item.
+
+        L is at most the model's length.
+        """
+        items, length = histories[:, ITEMS], histories.shape[2]
+        x = self.drop(self.table(items) * self.table.embedding_dim**0.5 + self.pauses(histories[:, PAUSES]) + self.positions[-length:])
         mask = self.causal[:length, :length] + (items == 0).to(x.dtype)[:, None, None, :] * -1e9  # (B, 1, L, L)
         for block in self.blocks:
             x = block(x, mask)
         states: Tensor = self.norm(x)
         return states
 
-    def scores(self, items: Tensor) -> Tensor:
-        """int64 (B, LENGTH) -> float (B, items + 1): a score of every item as the next one, padding lowest."""
-        scores = self.states(items)[:, -1] @ self.table.weight.T
+    def scores(self, histories: Tensor) -> Tensor:
+        """int64 (B, 2, LENGTH) -> float (B, items + 1): a score of every item as the next one, padding lowest."""
+        scores = self.states(histories)[:, -1] @ self.table.weight.T
         return torch.cat([torch.full_like(scores[:, :1], -1e9), scores[:, 1:]], 1)
 
-    def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """int64 (B, LENGTH) -> rows int64 (B, TOP) and scores float (B, TOP), best first: what Triton serves."""
-        scores, rows = self.scores(items).topk(min(TOP, self.table.num_embeddings), dim=1)
+    def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 (B, 2, LENGTH) -> rows int64 (B, TOP) and scores float (B, TOP), best first: what Triton serves."""
+        scores, rows = self.scores(histories).topk(min(TOP, self.table.num_embeddings), dim=1)
         return rows, scores
 
-    def loss(self, items: Tensor, targets: Tensor, weights: Tensor, among: Tensor) -> Tensor:
+    def loss(self, histories: Tensor, targets: Tensor, weights: Tensor, among: Tensor) -> Tensor:
         """Weighted mean cross-entropy of the next item against those in the rows `among`, int64, in order, all targets in it.
 
         `targets` int64 and `weights` float, both (B, L).
         """
         counted = weights > 0
-        states, weight = self.states(items)[counted], weights[counted]
+        states, weight = self.states(histories)[counted], weights[counted]
         places = torch.searchsorted(among, targets[counted])
         losses = F.cross_entropy(states @ self.table(among).T, places, reduction="none")
         return (losses * weight).sum() / weight.sum()

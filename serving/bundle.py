@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from learners.histories import LENGTH
 from serving.failpoint import failpoint
 
 MANIFEST = "manifest.json"
@@ -40,12 +41,12 @@ class Vocabulary:
         items, popular = (json.loads(_checked(folder / name, manifest)) for name in ("vocabulary.json", "popular.json"))
         return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular)
 
-    def encode(self, history: Sequence[str], length: int) -> npt.NDArray[np.int64]:
-        """int64[length]: rows of the newest items that are known, right-aligned, zeros before them."""
-        rows = [row for item in history if (row := self.row.get(item))][-length:]
-        out = np.zeros(length, np.int64)
-        if rows:
-            out[-len(rows) :] = rows
+    def encode(self, items: Sequence[str], pauses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """int64[2, LENGTH] (`learners.histories`) of the newest items that are known, right-aligned, zeros before them."""
+        rows = np.fromiter((self.row.get(item, 0) for item in items), np.int64, len(items))
+        known = np.flatnonzero(rows)[-LENGTH:]
+        out = np.zeros((2, LENGTH), np.int64)
+        out[:, LENGTH - len(known) :] = rows[known], pauses[known]
         return out
 
     def decode(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> list[tuple[str, float]]:

@@ -74,8 +74,8 @@ def prove(client: triton.InferenceServerClient, folder: Path, version: int) -> N
     if not client.is_model_ready(MODEL, str(version)):
         raise NotPublished(f"version {version} is not ready after its load")
     canary = np.load(folder / "canary.npz", allow_pickle=False)
-    asked = triton.InferInput("items", canary["items"].shape, "INT64")
-    asked.set_data_from_numpy(canary["items"])
+    asked = triton.InferInput("histories", canary["histories"].shape, "INT64")
+    asked.set_data_from_numpy(canary["histories"])
     answer = client.infer(MODEL, [asked], model_version=str(version), client_timeout=10)
     worst = float(np.abs(answer.as_numpy("top_scores") - canary["top_scores"]).max())
     if not worst <= TOLERANCE:

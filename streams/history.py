@@ -75,7 +75,7 @@ class History:
         if isinstance(record, Erased):
             self._events = deque((e for e in self._events if e.user != record.user), maxlen=KEPT)
         elif isinstance(record, Interacted):
-            self._events.append(Event(record.source.appended, partition, offset, record.user, record.item))
+            self._events.append(Event(record.source.appended, partition, offset, record.user, record.item, record.at))
 
     def lineage(self) -> dict[str, dict[str, list[int]]]:
         """{topic: {partition: [from, to)}} of what `read` last returned."""

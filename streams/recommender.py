@@ -18,6 +18,7 @@ import numpy.typing as npt
 from confluent_kafka import KafkaError, Message, Producer
 
 from learners.online import Online
+from learners.profiles import RECENT
 from serving.bundle import Vocabulary
 from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
@@ -30,7 +31,6 @@ log = logging.getLogger("headrace.recommend")
 STALE_MS = 5_000  # older state makes an answer degraded
 BREAK_S = 2.0  # a dead `sequence` costs a second a call: after an error it is left alone for so long
 IMPRESSION_BYTES = 6_000
-LENGTH = 50  # the sequence model's window
 
 Arm = Literal["live", "canary"]
 Sequence_ = Callable[[int, npt.NDArray[np.int64]], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
@@ -117,7 +117,7 @@ class Recommender:
 
     # --- answers -----------------------------------------------------------------------------------------------------
     def answer(self, requests: Sequence[Request], sequence: Sequence_) -> list[Response]:
-        """One response per request. `sequence(version, items[B, LENGTH])` calls the deep model, RuntimeError if it cannot."""
+        """One response per request. `sequence(version, histories[B, 2, LENGTH])` calls the deep model, RuntimeError if it cannot."""
         if 0 < self._load_again < time.monotonic():
             self._load_again = 0.0
             self._on_release(self.replica.releases)
@@ -139,10 +139,22 @@ class Recommender:
         self._producer.poll(0)
         return out
 
-    def _history(self, request: Request) -> Sequence[str]:
-        return request.recent or self.replica.view.online.profiles.recent(request.user)
+    def _history(self, request: Request) -> tuple[Sequence[str], npt.NDArray[np.int64]]:
+        """The items that the deep model reads, oldest first, and the pause after each; those of a session that came without times are
+        not known.
+        """
+        view = self.replica.view
+        if request.recent:
+            return request.recent, np.zeros(len(request.recent), np.int64)
+        profile = view.online.profiles.get(request.user)
+        if profile is None:
+            return (), np.empty(0, np.int64)
+        names, chosen = view.online.items.names, profile.chosen[-RECENT:]
+        return [names[row] if row >= 0 else "" for row in chosen.tolist()], profile.pauses(view.watermark)[-RECENT:]
 
-    def _deep(self, arms: Sequence[tuple[int, Arm]], histories: Sequence[Sequence[str]], sequence: Sequence_) -> list[Scored | None]:
+    def _deep(
+        self, arms: Sequence[tuple[int, Arm]], histories: Sequence[tuple[Sequence[str], npt.NDArray[np.int64]]], sequence: Sequence_
+    ) -> list[Scored | None]:
         """The deep model's list for each request, one call per version; None where its version cannot answer."""
         out: list[Scored | None] = [None] * len(arms)
         for version in {v for v, _ in arms} - {0}:
@@ -150,7 +162,7 @@ class Recommender:
             vocabulary = self._vocabularies.get(version)
             if vocabulary is None or time.monotonic() < self._broken_until:
                 continue
-            known = [vocabulary.encode(histories[i], LENGTH) for i in rows]
+            known = [vocabulary.encode(*histories[i]) for i in rows]
             for i in rows:
                 out[i] = []  # nothing of this history is in its vocabulary: a new user, not a failure
             asked = [(i, k) for i, k in zip(rows, known, strict=True) if k.any()]

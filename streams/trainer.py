@@ -195,7 +195,7 @@ class Trainer:
         part = histories.split(events, self.training, request.change_point, first=old is None)
         windows = histories.training_windows(part, row, self.training.replay if old else 0, rng)
         asked = histories.questions(part, row, self.training.gate_windows, rng)
-        if len(windows.items) < 2 or not len(asked.answers):
+        if len(windows.targets) < 2 or not len(asked.answers):
             self._tell("refused", version, request, reason=f"{len(events)} interactions are too few to train and to judge")
             return False
         model = (
@@ -204,7 +204,7 @@ class Trainer:
             else finetune.fresh(len(items), self.training)
         )
         fit = finetune.fit(model, windows, self.training, warm=old is not None, progress=self._progress(version))
-        onnx, canary, difference = export.export(model, asked.items[:CANARY_WINDOWS])
+        onnx, canary, difference = export.export(model, asked.histories[:CANARY_WINDOWS])
         popular = histories.popular(part, row)
         before, live_cost = None, None
         if old:
@@ -220,7 +220,7 @@ class Trainer:
             "total_s": round(time.monotonic() - began, 2),
             "export_difference": difference,
             "device": str(finetune.device()),
-            "windows": len(windows.items),
+            "windows": len(windows.targets),
             "targets": int((windows.weights > 0).sum()),
             "warm_start": live if old else None,
         }
@@ -317,7 +317,7 @@ def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
     """What an exported model takes for these questions; `items` in its vocabulary."""
     from learners import export
 
-    return gate.Cost(len(onnx) / 1e6, export.cost_ms(onnx, asked.items, items), items)
+    return gate.Cost(len(onnx) / 1e6, export.cost_ms(onnx, asked.histories, items), items)
 
 
 def run(kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, ready: Path | None = None) -> None:

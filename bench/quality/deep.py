@@ -21,7 +21,7 @@ from safetensors import safe_open
 from feedback.policy import Policy, PolicyState, reason_to_retrain
 from infra.replay import Row
 from learners import finetune, histories
-from learners.histories import LENGTH, Event
+from learners.histories import ITEMS, LENGTH, Event, pauses
 from learners.sequence import TOP, SequenceModel, grown
 from learners.training import Training
 from serving.recommend import Scored
@@ -52,7 +52,9 @@ class Deep:
     ) -> None:  # fmt: skip
         self.config, self.cuts, self.anew = replace(config, budget_s=float("inf")), cuts, anew
         self._kept, self._name, self._progress = kept, name, progress
-        self._events = [Event(0, 0, n, row.user, row.item) for n, row in enumerate(stream)]
+        self._events = [Event(0, 0, n, row.user, row.item, row.at) for n, row in enumerate(stream)]
+        self._at = np.array([row.at for row in stream], np.float64)
+        self._now = np.maximum.accumulate(self._at)  # the stream's time after each event
         self._row: dict[str, int] = {}
         for event in self._events:
             self._row.setdefault(event.item, len(self._row) + 1)
@@ -145,29 +147,31 @@ class Deep:
 
     def _of(self, training: int) -> str:
         cut = self.cuts[training]
-        return f"{_sum(self._rows[:cut], self._before[:cut])} {'anew ' if self.anew else ''}{list(self.cuts[: training + 1])} {self.config}"
+        seen = _sum(self._rows[:cut], self._before[:cut], self._at[:cut])
+        return f"{seen} {'anew ' if self.anew else ''}{list(self.cuts[: training + 1])} {self.config}"
 
     def _answered(self, asked: npt.NDArray[np.int64], model: SequenceModel) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows and scores of the best items at each event of `asked`, zeros where nothing of the past is known."""
-        known, items = len(model.table.weight) - 1, np.zeros((len(asked), LENGTH), np.int64)
+        known, read = len(model.table.weight) - 1, np.zeros((len(asked), 2, LENGTH), np.int64)
         for place, n in enumerate(asked.tolist()):
-            past, before = list[int](), self._before[n]
+            past, before, until = list[tuple[int, float]](), int(self._before[n]), self._now[n - 1]
             while before >= 0 and len(past) < LENGTH:
-                if self._rows[before] <= known:
-                    past.append(self._rows[before])
-                before = int(self._before[before])
-            items[place, LENGTH - len(past) :] = past[::-1]
+                past.append((int(self._rows[before]), until - self._at[before]))
+                before, until = int(self._before[before]), self._at[before]
+            row, seconds = np.array(past[::-1], np.float64).reshape(-1, 2).T
+            history = np.stack([row, pauses(seconds)])[:, row <= known]
+            read[place, :, LENGTH - history.shape[1] :] = history
         rows, scores = [np.zeros((0, TOP), np.int64)], [np.zeros((0, TOP), np.float32)]
         with torch.inference_mode():
-            for start in range(0, len(items), ASKED):
-                best, values = model(torch.from_numpy(items[start : start + ASKED]))
+            for start in range(0, len(read), ASKED):
+                best, values = model(torch.from_numpy(read[start : start + ASKED]))
                 rows.append(np.pad(best.numpy(), ((0, 0), (0, TOP - best.shape[1]))))
                 scores.append(np.pad(values.numpy(), ((0, 0), (0, TOP - best.shape[1]))))
-        some = items.max(1, initial=0)[:, None] > 0
+        some = read[:, ITEMS].max(1, initial=0)[:, None] > 0
         return np.where(some, np.concatenate(rows), 0).astype(np.int32), np.concatenate(scores)
 
 
-def _sum(*parts: npt.NDArray[np.int64]) -> str:
+def _sum(*parts: npt.NDArray[Any]) -> str:
     return " ".join(f"{zlib.crc32(part.tobytes()):08x}" for part in parts)
 
 

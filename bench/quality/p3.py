@@ -27,7 +27,7 @@ from bench.quality.progress import Progress
 from infra.bootstrap import ROOT
 from learners import finetune
 from learners.evaluation import interval, metrics, place, ranks
-from learners.histories import Event, Questions, Split, training_windows
+from learners.histories import ITEMS, Event, Questions, Split, training_windows
 from learners.training import Training
 
 LENGTH = 200  # items of a history
@@ -49,17 +49,17 @@ def sequences(file: Path) -> list[list[str]]:
 
 def asked(histories: list[list[str]], answers: list[str], row: dict[str, int]) -> Questions:
     """One question a user; all of the history is there, so that all of it is filtered."""
-    items = np.zeros((len(histories), max(LENGTH, *map(len, histories))), np.int64)
+    read = np.zeros((len(histories), 2, max(LENGTH, *map(len, histories))), np.int64)
     for user, history in enumerate(histories):
-        items[user, -len(history) :] = [row[item] for item in history]
+        read[user, ITEMS, -len(history) :] = [row[item] for item in history]
     nothing = np.zeros(len(answers), np.int64)
-    return Questions(items, np.array([row[item] for item in answers], np.int64), nothing, nothing, once=True)
+    return Questions(read, np.array([row[item] for item in answers], np.int64), nothing, nothing, once=True)
 
 
 def run(users: list[list[str]], config: Training, checkpoint: Path | None, progress: Any = lambda done, all: None) -> dict[str, Any]:
     """The figures of one file."""
     row = {item: n for n, item in enumerate(dict.fromkeys(item for items in users for item in items), 1)}
-    events = [Event(0, 0, 0, str(user), item) for user, items in enumerate(users) for item in items[:-2]]
+    events = [Event(0, 0, 0, str(user), item, np.nan) for user, items in enumerate(users) for item in items[:-2]]
     windows = training_windows(Split([], events, []), row, 0, np.random.default_rng(config.seed), LENGTH)
     model = finetune.fresh(len(row), config, LENGTH)
     fitted = finetune.fit(model, windows, config, warm=False, progress=progress, checkpoint=checkpoint)
@@ -68,12 +68,12 @@ def run(users: list[list[str]], config: Training, checkpoint: Path | None, progr
     for name, held in (("validation", 2), ("test", 1)):
         questions = asked([items[:-held] for items in users], [items[-held] for items in users], row)
         began = time.process_time()
-        found[name] = ranks(lambda items: scores(items[:, -LENGTH:]), questions)
+        found[name] = ranks(lambda histories: scores(histories[:, :, -LENGTH:]), questions)
     listing = time.process_time() - began
     base = Baselines()
     for user, items in enumerate(users):
         for item in items[:-1]:
-            base.learn(str(user), item, 0.0)
+            base.learn(str(user), item, np.nan)
     places: dict[str, list[int]] = {"popular": [], "markov": [], "item_knn": []}
     for user, items in enumerate(users):
         hidden = set(base.history[str(user)])

@@ -1,10 +1,11 @@
 """Choices in a record: numbers and gaps in four bytes, and where an item stands among them."""
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from learners.choices import BITS, LONGEST, MARK, NUMBER, SESSION, found, gap, packed
+from learners.choices import BITS, LONGEST, MARK, NUMBER, SESSION, found, gap, gaps, packed
 
 numbers = st.integers(0, 1 << 17) | st.integers(0, NUMBER)
 
@@ -14,6 +15,11 @@ numbers = st.integers(0, 1 << 17) | st.integers(0, NUMBER)
 )
 def test_a_gap_is_one_more_for_each_doubling(seconds: float, wanted: int) -> None:
     assert gap(seconds) == wanted
+
+
+@given(st.lists(st.floats(-1e9, 1e12)))
+def test_many_gaps_are_each_as_alone(seconds: list[float]) -> None:
+    assert gaps(np.array(seconds)).tolist() == [gap(s) for s in seconds]
 
 
 @given(numbers, st.integers(0, LONGEST))

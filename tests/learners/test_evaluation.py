@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.evaluation import interval, metrics, ndcg, paired, place, ranks
-from learners.histories import Questions
+from learners.histories import ITEMS, Questions
 
 LAST = 1 << 40
 FEW = [-1.0, 0.0, 0.5, 2.0]  # few values: many ties
@@ -18,7 +18,7 @@ FEW = [-1.0, 0.0, 0.5, 2.0]  # few values: many ties
 def asked(items: list[list[int]], answers: list[int], once: bool) -> Questions:
     n = len(answers)
     return Questions(
-        np.array(items, np.int64).reshape(n, len(items[0]) if n else 4),
+        np.stack([np.array(items, np.int64).reshape(n, len(items[0]) if n else 4)] * 2, 1),
         np.array(answers, np.int64),
         np.ones(n, np.int64),
         np.ones(n, np.int64),
@@ -52,7 +52,10 @@ def test_ranks_equal_counting_one_by_one(made: tuple[np.ndarray, Questions], bat
         at += len(histories)
         return scores[at - len(histories) : at].copy()
 
-    wanted = [standing_before(s, set(h.tolist()), int(a), asks.once) for s, h, a in zip(scores, asks.items, asks.answers, strict=True)]
+    wanted = [
+        standing_before(s, set(h.tolist()), int(a), asks.once)
+        for s, h, a in zip(scores, asks.histories[:, ITEMS], asks.answers, strict=True)
+    ]
     assert ranks(answer, asks, batch).tolist() == wanted
 
 

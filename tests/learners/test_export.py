@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from learners.export import TOLERANCE, NotEqual, cost_ms, export
-from learners.sequence import LENGTH, TOP, SequenceModel
+from learners.histories import ITEMS as CHOSEN
+from learners.histories import LENGTH
+from learners.sequence import TOP, SequenceModel
 from learners.training import Training
 
 ITEMS = 150
@@ -19,9 +21,9 @@ Rows = npt.NDArray[np.int64]
 
 def samples(n: int, seed: int = 1) -> Rows:
     rng = np.random.default_rng(seed)
-    out = rng.integers(1, ITEMS + 1, (n, LENGTH))
+    out = np.stack([rng.integers(1, ITEMS + 1, (n, LENGTH)), rng.integers(0, 33, (n, LENGTH))], 1)
     for row, length in enumerate(rng.integers(0, LENGTH, n)):
-        out[row, :length] = 0
+        out[row, :, :length] = 0
     return out
 
 
@@ -44,10 +46,10 @@ def exported() -> tuple[SequenceModel, bytes, dict[str, npt.NDArray[np.generic]]
 def test_the_exported_model_answers_as_torch_does_for_any_batch(exported: tuple[SequenceModel, bytes, object, float], n: int) -> None:
     model, onnx, _, worst = exported
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-    items = samples(n, seed=n + 5)
-    rows, scores = session.run(["top_items", "top_scores"], {"items": items})
+    read = samples(n, seed=n + 5)
+    rows, scores = session.run(["top_items", "top_scores"], {"histories": read})
     with torch.inference_mode():
-        wanted_rows, wanted = model(torch.from_numpy(items))
+        wanted_rows, wanted = model(torch.from_numpy(read))
     assert rows.shape == (n, TOP)
     np.testing.assert_allclose(scores, wanted.numpy(), atol=TOLERANCE)
     assert (rows[:, :10] == wanted_rows.numpy()[:, :10]).mean() > 0.99
@@ -59,8 +61,8 @@ def test_the_canary_is_what_the_exported_model_answers(
 ) -> None:
     _, onnx, canary, _ = exported
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-    rows, scores = session.run(None, {"items": canary["items"]})
-    assert np.array_equal(canary["items"], samples(8))
+    rows, scores = session.run(None, {"histories": canary["histories"]})
+    assert np.array_equal(canary["histories"], samples(8))
     assert np.array_equal(rows, canary["top_items"])
     np.testing.assert_allclose(scores, canary["top_scores"], atol=1e-5)
 
@@ -68,16 +70,16 @@ def test_the_canary_is_what_the_exported_model_answers(
 class _Higher(SequenceModel):
     """Answers otherwise once exported."""
 
-    def forward(self, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows, scores = super().forward(items)
+    def forward(self, histories: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, scores = super().forward(histories)
         return rows, scores + (0.01 if torch.onnx.is_in_onnx_export() else 0.0)
 
 
 class _Turned(SequenceModel):
     """The same scores, for other items, once exported."""
 
-    def forward(self, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows, scores = super().forward(items)
+    def forward(self, histories: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, scores = super().forward(histories)
         return rows.flip(1) if torch.onnx.is_in_onnx_export() else rows, scores
 
 
@@ -99,5 +101,6 @@ def test_a_question_costs_more_of_a_larger_model_and_items_it_does_not_know_are_
     small, large = (
         export(SequenceModel(ITEMS, replace(CONFIG, dim=dim, blocks=blocks)), samples(2))[0] for dim, blocks in ((16, 1), (64, 4))
     )
-    newer = samples(30) * 5
+    newer = samples(30)
+    newer[:, CHOSEN] *= 5
     assert 0 < cost_ms(small, newer, ITEMS) < cost_ms(large, newer, ITEMS)

@@ -10,7 +10,7 @@ import torch
 
 from learners import finetune
 from learners.finetune import Diverged, Fit, fit, load, save, scorer
-from learners.histories import LENGTH, Windows
+from learners.histories import LENGTH, PAUSES, Windows
 from learners.sequence import SequenceModel
 from learners.training import Training
 
@@ -26,9 +26,10 @@ def made(config: Training = CONFIG, items: int = ITEMS) -> SequenceModel:
 def rings(n: int = 24, length: int = 10) -> Windows:
     """Histories in which item i is always followed by item i + 1."""
     walks = np.random.default_rng(1).integers(0, ITEMS, n)[:, None] + np.arange(length + 1)
-    items, targets, weights = np.zeros((n, LENGTH), np.int64), np.zeros((n, LENGTH), np.int64), np.zeros((n, LENGTH), np.float32)
-    items[:, -length:], targets[:, -length:], weights[:, -length:] = walks[:, :-1] % ITEMS + 1, walks[:, 1:] % ITEMS + 1, 1.0
-    return Windows(items, targets, weights)
+    read, targets, weights = np.zeros((n, 2, LENGTH), np.int64), np.zeros((n, LENGTH), np.int64), np.zeros((n, LENGTH), np.float32)
+    read[:, :, -length:] = np.stack([walks[:, :-1] % ITEMS + 1, np.full((n, length), 3)], 1)
+    targets[:, -length:], weights[:, -length:] = walks[:, 1:] % ITEMS + 1, 1.0
+    return Windows(read, targets, weights)
 
 
 def trained(model: SequenceModel, config: Training = CONFIG, warm: bool = False) -> Fit:
@@ -46,8 +47,24 @@ def test_a_small_training_lowers_the_loss_and_finds_what_comes_next() -> None:
     assert done.steps == done.planned == 12 * 3
     assert done.last_loss < 0.4 * done.first_loss
     assert not model.training
-    best = scorer(model)(rings().items).argmax(1)
+    best = scorer(model)(rings().histories).argmax(1)
     assert (best == rings().targets[:, -1]).mean() > 0.9
+
+
+def test_what_comes_next_may_depend_on_how_long_it_has_been_and_is_known_without_it_too() -> None:
+    soon, later = rings(), rings()
+    later.histories[:, PAUSES] *= 6
+    later.targets[later.targets > 0] = later.targets[later.targets > 0] % ITEMS + 1
+    both = Windows(*(np.concatenate([getattr(part, name) for part in (soon, later)]) for name in ("histories", "targets", "weights")))
+    config = replace(CONFIG, epochs=30)
+    model = made(config)
+    fit(model, both, config, False, lambda step, steps: None)
+    for part in (soon, later):
+        assert (scorer(model)(part.histories).argmax(1) == part.targets[:, -1]).mean() > 0.9
+    timeless = soon.histories.copy()
+    timeless[:, PAUSES] = 0
+    best = np.argsort(-scorer(model)(timeless), 1)[:, :2]
+    assert ((best == soon.targets[:, -1:]) | (best == later.targets[:, -1:])).mean() > 0.9
 
 
 def test_the_same_seed_and_start_give_the_same_model() -> None:
@@ -103,7 +120,7 @@ def test_the_budget_of_time_ends_a_training_that_is_then_whole() -> None:
     done = fit(model, rings(), replace(CONFIG, budget_s=6.5), False, lambda step, steps: None, lambda: next(ticks))
     assert 1 <= done.steps < done.planned == 12
     assert not model.training
-    assert np.isfinite(scorer(model)(rings().items)).all()
+    assert np.isfinite(scorer(model)(rings().histories)).all()
 
 
 def test_a_loss_that_is_no_number_ends_it() -> None:
@@ -128,7 +145,7 @@ def test_what_is_saved_is_loaded_equal(tmp_path: Path) -> None:
     save(model, tmp_path / "weights.safetensors")
     again = load(tmp_path / "weights.safetensors", ITEMS, CONFIG)
     assert equal(model, again)
-    assert np.array_equal(scorer(again.eval())(rings().items), scorer(model)(rings().items))
+    assert np.array_equal(scorer(again.eval())(rings().histories), scorer(model)(rings().histories))
 
 
 def test_a_warm_start_has_room_for_new_items_and_knows_the_old(tmp_path: Path) -> None:
@@ -136,16 +153,16 @@ def test_a_warm_start_has_room_for_new_items_and_knows_the_old(tmp_path: Path) -
     trained(model)
     save(model, tmp_path / "weights.safetensors")
     larger = load(tmp_path / "weights.safetensors", ITEMS + 7, CONFIG).eval()
-    before, after = scorer(model)(rings().items), scorer(larger)(rings().items)
+    before, after = scorer(model)(rings().histories), scorer(larger)(rings().histories)
     assert after.shape == (24, ITEMS + 8)
     np.testing.assert_allclose(after[:, : ITEMS + 1], before, atol=1e-5)
     assert trained(larger, warm=True).steps == 6
 
 
 def test_rows_that_came_after_the_vocabulary_are_padding_to_the_scorer() -> None:
-    score, items = scorer(made().eval()), rings().items
+    score, items = scorer(made().eval()), rings().histories
     newer, padded = items.copy(), items.copy()
-    newer[:, -3], padded[:, -3] = ITEMS + 1, 0
+    newer[:, 0, -3], padded[:, :, -3] = ITEMS + 1, 0
     assert np.array_equal(score(newer), score(padded))
     assert not np.array_equal(score(newer), score(items))
     assert score(items).dtype == np.float32
@@ -179,4 +196,4 @@ def test_a_model_keeps_its_size_whatever_the_settings_say_now(tmp_path: Path) ->
     save(model, tmp_path / "weights.safetensors")
     again = load(tmp_path / "weights.safetensors", ITEMS, replace(CONFIG, dim=8, blocks=1, heads=1))
     assert equal(model, again) and again.heads == 4
-    assert np.array_equal(scorer(again.eval())(rings().items), scorer(model.eval())(rings().items))
+    assert np.array_equal(scorer(again.eval())(rings().histories), scorer(model.eval())(rings().histories))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from learners.histories import ENOUGH, LENGTH, Event, Split, questions, split, training_windows
+from learners.choices import gap
+from learners.histories import ENOUGH, ITEMS, LENGTH, PAUSES, Event, Split, questions, split, training_windows, within
 from learners.training import Training
 
 CONFIG = Training(window=400, gate_share=0.2, gate_windows=30)
@@ -18,7 +19,7 @@ def log(users: list[int]) -> list[Event]:
     offsets = [0, 0]
     events = []
     for n, user in enumerate(users):
-        events.append(Event(1000 + n, user % 2, offsets[user % 2], f"u{user}", f"i{n}"))
+        events.append(Event(1000 + n, user % 2, offsets[user % 2], f"u{user}", f"i{n}", float(n * n)))
         offsets[user % 2] += 1
     return events
 
@@ -93,7 +94,7 @@ def test_every_choice_of_the_training_part_that_has_a_past_is_a_target_once(even
     assert len(set(targets)) == len(targets)
     fresh = {row[e.item] for e in part.train} & before.keys()
     assert fresh <= set(targets) <= before.keys()
-    assert made.items[counted].tolist() == [before[t] for t in targets]
+    assert made.histories[:, ITEMS][counted].tolist() == [before[t] for t in targets]
     assert len(set(targets) - fresh) < replay + LENGTH if replay else set(targets) == fresh
 
 
@@ -102,10 +103,10 @@ def test_windows_hold_nothing_of_the_gate_and_are_padded_on_the_left(events: lis
     part, row = split(events, replace(CONFIG, window=window), {}, False), rows(events)
     made = training_windows(part, row, 10_000, np.random.default_rng(1))
     known = {row[e.item] for e in [*part.before, *part.train]} | {0}
-    assert made.items.shape == made.targets.shape == made.weights.shape == (len(made.items), LENGTH)
-    assert set(made.items.ravel().tolist()) | set(made.targets.ravel().tolist()) <= known
-    assert ((made.items == 0) == (made.targets == 0)).all()
-    assert (np.diff((made.items > 0).astype(int), axis=1) >= 0).all()
+    assert made.histories[:, ITEMS].shape == made.targets.shape == made.weights.shape == (len(made.targets), LENGTH)
+    assert set(made.histories[:, ITEMS].ravel().tolist()) | set(made.targets.ravel().tolist()) <= known
+    assert ((made.histories[:, ITEMS] == 0) == (made.targets == 0)).all()
+    assert (np.diff((made.histories[:, ITEMS] > 0).astype(int), axis=1) >= 0).all()
     assert not made.weights[made.targets == 0].any()
     assert (made.weights > 0).any(1).all()
 
@@ -135,30 +136,54 @@ def test_questions_ask_for_the_choices_of_the_gate_with_the_history_before_each(
         past.setdefault(e.user, []).append(row[e.item])
     assert len(found.answers) == min(n, len(wanted))
     assert found.answers.tolist() == sorted(found.answers.tolist())
-    for items, answer, length in zip(found.items, found.answers.tolist(), found.lengths.tolist(), strict=True):
+    for items, answer, length in zip(found.histories[:, ITEMS], found.answers.tolist(), found.lengths.tolist(), strict=True):
         assert items[items > 0].tolist() == wanted[answer][-LENGTH:]
         assert not items[: LENGTH - len(wanted[answer])].any()
         assert length == len(wanted[answer])
 
 
 def test_items_outside_the_vocabulary_are_no_history_and_as_answers_row_0() -> None:
-    events = [Event(n, 0, n, "u", item) for n, item in enumerate(["a", "new", "b", "new", "a"])]
+    events = [Event(n, 0, n, "u", item, float(n)) for n, item in enumerate(["a", "new", "b", "new", "a"])]
     found = questions(Split([], events[:3], events[3:]), {"a": 1, "b": 2}, 9, np.random.default_rng(1))
     assert found.answers.tolist() == [0, 1]
-    assert found.items[:, -3:].tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert found.histories[:, ITEMS, -3:].tolist() == [[0, 1, 2], [0, 1, 2]]
     assert found.lengths.tolist() == [3, 4]
 
 
 def test_popularity_counts_what_came_before_the_gate() -> None:
-    events = [Event(n, 0, n, "u", item) for n, item in enumerate("aabab")]
+    events = [Event(n, 0, n, "u", item, float(n)) for n, item in enumerate("aabab")]
     found = questions(Split(events[:2], events[2:3], events[3:]), {"a": 1, "b": 2}, 9, np.random.default_rng(1))
     assert found.popularity.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(("again", "n", "once"), [(0, 800, True), (0, 700, False), (10, 800, False), (3, 800, True)])
 def test_a_stream_that_never_brings_an_item_back_is_known_as_such(again: int, n: int, once: bool) -> None:
-    events = [Event(k, 0, k, f"u{k % 20}", f"i{k // 20}") for k in range(n)]
+    events = [Event(k, 0, k, f"u{k % 20}", f"i{k // 20}", float(k)) for k in range(n)]
     for k in range(again):
         events[400 + k] = events[400 + k]._replace(item=f"i{k // 20 + 2}")
-    found = questions(Split([], events, [Event(n, 0, n, "u0", "i0")]), {"i0": 1}, 9, np.random.default_rng(1))
+    found = questions(Split([], events, [Event(n, 0, n, "u0", "i0", 0.0)]), {"i0": 1}, 9, np.random.default_rng(1))
     assert found.once is once
+
+
+@given(logs)
+def test_each_choice_of_a_history_says_how_long_it_was_until_the_next(events: list[Event]) -> None:
+    part, row = split(events, CONFIG, {}, False), rows(events)
+    at = {row[e.item]: e.at for e in events}
+    made, asked = training_windows(part, row, 10_000, np.random.default_rng(1)), questions(part, row, 9, np.random.default_rng(1))
+    for read, nexts in ((made.histories, made.targets), (asked.histories, np.c_[asked.histories[:, ITEMS, 1:], asked.answers])):
+        wanted = [
+            [gap(at[b] - at[a]) + 1 if a else 0 for a, b in zip(*pair, strict=True)]
+            for pair in zip(read[:, ITEMS].tolist(), nexts.tolist(), strict=True)
+        ]
+        assert read[:, PAUSES].tolist() == wanted
+
+
+def test_where_nobody_knows_the_times_pauses_are_0() -> None:
+    events = [Event(n, 0, n, "u", item, float("nan")) for n, item in enumerate("abcd")]
+    row = {item: n for n, item in enumerate("abcd", 1)}
+    assert not training_windows(Split([], events, []), row, 0, np.random.default_rng(1)).histories[:, PAUSES].any()
+
+
+def test_a_model_that_came_before_an_item_reads_padding_in_its_place() -> None:
+    read = np.array([[[1, 5, 4], [7, 8, 9]]])
+    assert within(read, 5).tolist() == [[[1, 0, 4], [7, 0, 9]]]

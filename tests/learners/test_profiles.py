@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.choices import NUMBER
+from learners.histories import pauses
 from learners.items import Items
 from learners.profiles import HEAD, KEPT, LATE, RECENT, SESSION_GAP, Profiles
 
@@ -174,3 +175,12 @@ def test_two_fresh_profiles_share_nothing() -> None:
     users.learn("b", "y", NOW)
     assert (users.get("a").recent, users.get("b").recent) == (["x"], ["y"])
     assert (users.of.number("a"), users.of.number("b")) == ((0, 0), (0, 1))
+
+
+def test_a_profile_says_how_long_it_was_from_each_choice_to_the_next_and_until_now() -> None:
+    users = Users()
+    for item, at in (("a", 0.0), ("b", 3.0), ("c", 90_003.0)):
+        users.learn("u", item, NOW + at)
+    profile = users.of.get("u")
+    assert profile is not None
+    assert profile.pauses(NOW + 90_003.0 + 300).tolist() == pauses(np.array([3.0, 90_000.0, 300.0])).tolist()

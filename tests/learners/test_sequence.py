@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from learners.sequence import LENGTH, TOP, SequenceModel, grown
+from learners.histories import ITEMS, LENGTH, PAUSES
+from learners.sequence import TOP, SequenceModel, grown
 from learners.training import Training
 
 CONFIG = Training(dim=16, blocks=2, heads=2, dropout=0.2)
@@ -12,50 +13,71 @@ CONFIG = Training(dim=16, blocks=2, heads=2, dropout=0.2)
 
 def made(items: int = 40, seed: int = 1) -> SequenceModel:
     torch.manual_seed(seed)
-    return SequenceModel(items, CONFIG).eval()
+    model = SequenceModel(items, CONFIG)
+    torch.nn.init.normal_(model.pauses.weight[1:], std=0.1)  # as if it had learned of them
+    return model.eval()
 
 
 def histories(n: int, length: int, items: int = 40, seed: int = 2) -> torch.Tensor:
-    out = np.zeros((n, LENGTH), np.int64)
-    out[:, LENGTH - length :] = np.random.default_rng(seed).integers(1, items + 1, (n, length))
+    rng, out = np.random.default_rng(seed), np.zeros((n, 2, LENGTH), np.int64)
+    out[:, :, LENGTH - length :] = np.stack([rng.integers(1, items + 1, (n, length)), rng.integers(0, 33, (n, length))], 1)
     return torch.from_numpy(out)
 
 
 def test_padding_may_be_left_out() -> None:
-    model, items = made(), histories(4, 7)
+    model, read = made(), histories(4, 7)
     with torch.inference_mode():
-        whole, short = model.states(items)[:, -7:], model.states(items[:, -7:])
+        whole, short = model.states(read)[:, -7:], model.states(read[:, :, -7:])
     torch.testing.assert_close(whole, short, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [LENGTH, 20, 2])
 def test_a_later_item_does_not_change_what_earlier_positions_say(length: int) -> None:
-    model, items = made(), histories(3, length)
-    changed = items.clone()
-    changed[:, -1] = changed[:, -1] % 40 + 1
+    model, read = made(), histories(3, length)
+    changed = read.clone()
+    changed[:, ITEMS, -1] = changed[:, ITEMS, -1] % 40 + 1
     with torch.inference_mode():
-        before, after = model.states(items), model.states(changed)
+        before, after = model.states(read), model.states(changed)
     torch.testing.assert_close(after[:, LENGTH - length : -1], before[:, LENGTH - length : -1], rtol=0, atol=1e-6)
     assert (after[:, -1] - before[:, -1]).abs().max() > 1e-2
 
 
 def test_an_earlier_item_does_change_what_later_positions_say() -> None:
-    model, items = made(), histories(3, 10)
-    changed = items.clone()
-    changed[:, LENGTH - 10] = changed[:, LENGTH - 10] % 40 + 1
+    model, read = made(), histories(3, 10)
+    changed = read.clone()
+    changed[:, ITEMS, LENGTH - 10] = changed[:, ITEMS, LENGTH - 10] % 40 + 1
     with torch.inference_mode():
-        assert (model.states(changed)[:, -1] - model.states(items)[:, -1]).abs().max() > 1e-4
+        assert (model.states(changed)[:, -1] - model.states(read)[:, -1]).abs().max() > 1e-4
+
+
+def test_how_long_ago_the_last_choice_was_changes_what_is_expected_and_a_later_pause_nothing_before_it() -> None:
+    model, read = made(), histories(3, 10)
+    changed = read.clone()
+    changed[:, PAUSES, -1] = (changed[:, PAUSES, -1] + 7) % 33
+    with torch.inference_mode():
+        before, after = model.states(read), model.states(changed)
+    torch.testing.assert_close(after[:, -10:-1], before[:, -10:-1], rtol=0, atol=1e-6)
+    assert (after[:, -1] - before[:, -1]).abs().max() > 1e-2
+
+
+def test_times_that_are_not_known_say_nothing() -> None:
+    model, read = made(), histories(3, 10)
+    read[:, PAUSES] = 0
+    with torch.inference_mode():
+        before = model.scores(read)
+        model.pauses.weight[1:] = 5.0
+        assert torch.equal(model.scores(read), before)
 
 
 @pytest.mark.parametrize("length", [1, 7, 49])
 def test_padding_says_nothing_whatever_stands_in_its_row_and_places(length: int) -> None:
-    model, items = made(), histories(4, length)
+    model, read = made(), histories(4, length)
     with torch.inference_mode():
-        before = model.scores(items)
+        before = model.scores(read)
         model.positions[: LENGTH - length] += 5.0
-        padded = model.scores(items)
+        padded = model.scores(read)
         model.table.weight[0] = 3.0
-        noisy = model.scores(items)
+        noisy = model.scores(read)
     torch.testing.assert_close(padded, before, rtol=0, atol=1e-6)
     torch.testing.assert_close(noisy, before, rtol=0, atol=1e-6)
 
@@ -66,32 +88,32 @@ def test_an_empty_history_has_finite_scores() -> None:
 
 
 def test_padding_is_never_named_before_an_item_and_the_best_come_first() -> None:
-    model, items = made(300), histories(5, 9)
+    model, read = made(300), histories(5, 9)
     with torch.inference_mode():
-        scores = model.scores(items)
-        rows, best = model(items)
+        scores = model.scores(read)
+        rows, best = model(read)
     assert rows.shape == best.shape == (5, TOP)
     assert (rows > 0).all()
     assert torch.equal(best, scores.gather(1, rows))
     assert torch.equal(best, scores.sort(1, descending=True).values[:, :TOP])
     with torch.inference_mode():
-        assert made(40)(items)[0].shape == (5, 41)
-        assert (made(40)(items)[0][:, -1] == 0).all()
+        assert made(40)(read)[0].shape == (5, 41)
+        assert (made(40)(read)[0][:, -1] == 0).all()
 
 
 ALL = torch.arange(1, 41)
 
 
 def test_the_full_softmax_loss_equals_the_one_on_paper() -> None:
-    model, items = made(), histories(4, 12)
-    targets = torch.roll(items, -1, 1)
+    model, read = made(), histories(4, 12)
+    targets = torch.roll(read[:, ITEMS], -1, 1)
     targets[:, -1] = 5
     rng = np.random.default_rng(3)
-    weights = torch.from_numpy((rng.random((4, LENGTH)) * (items.numpy() > 0)).astype(np.float32))
+    weights = torch.from_numpy((rng.random((4, LENGTH)) * (read[:, ITEMS].numpy() > 0)).astype(np.float32))
     weights[:, -4] = 0.0
     with torch.inference_mode():
-        found = model.loss(items, targets, weights, ALL).item()
-        states, table = model.states(items).double().numpy(), model.table.weight.double().numpy()
+        found = model.loss(read, targets, weights, ALL).item()
+        states, table = model.states(read).double().numpy(), model.table.weight.double().numpy()
     total = 0.0
     for b, t in np.argwhere(weights.numpy() > 0):
         logits = table[1:] @ states[b, t]
@@ -100,23 +122,23 @@ def test_the_full_softmax_loss_equals_the_one_on_paper() -> None:
 
 
 def test_the_loss_of_a_last_item_is_minus_the_log_of_its_share_of_the_scores() -> None:
-    model, items = made(), histories(3, 6)
-    targets, weights = torch.zeros_like(items), torch.zeros(3, LENGTH)
+    model, read = made(), histories(3, 6)
+    targets, weights = torch.zeros_like(read[:, ITEMS]), torch.zeros(3, LENGTH)
     targets[:, -1], weights[:, -1] = torch.tensor([1, 20, 40]), 1.0
     with torch.inference_mode():
-        shares = model.scores(items)[:, 1:].log_softmax(1)
-        found = model.loss(items, targets, weights, ALL).item()
+        shares = model.scores(read)[:, 1:].log_softmax(1)
+        found = model.loss(read, targets, weights, ALL).item()
     assert found == pytest.approx(-shares[range(3), [0, 19, 39]].mean().item(), rel=1e-4)
 
 
 def test_the_loss_is_against_the_items_named_and_no_others_learn_from_it() -> None:
-    model, items = made(), histories(2, 8)
-    targets, weights = torch.roll(items, -1, 1), torch.zeros(2, LENGTH)
+    model, read = made(), histories(2, 8)
+    targets, weights = torch.roll(read[:, ITEMS], -1, 1), torch.zeros(2, LENGTH)
     among = torch.tensor([2, 3, 5, 7, 11, 13])
     targets[0, -1], targets[1, -1], weights[:, -1] = 7, 13, 1.0
-    found = model.loss(items, targets, weights, among)
+    found = model.loss(read, targets, weights, among)
     with torch.inference_mode():
-        states, table = model.states(items)[:, -1].double().numpy(), model.table.weight.double().numpy()
+        states, table = model.states(read)[:, -1].double().numpy(), model.table.weight.double().numpy()
     losses = []
     for state, wanted in zip(states, (7, 13), strict=True):
         own, others = table[wanted] @ state, table[[row for row in among.tolist() if row != wanted]] @ state
@@ -125,21 +147,24 @@ def test_the_loss_is_against_the_items_named_and_no_others_learn_from_it() -> No
     found.backward()
     assert model.table.weight.grad is not None
     touched = set(model.table.weight.grad.abs().sum(1).nonzero()[:, 0].tolist())
-    assert touched <= {*among.tolist(), *items.unique().tolist()}
+    assert touched <= {*among.tolist(), *read[:, ITEMS].unique().tolist()}
 
 
 def test_the_row_of_padding_learns_nothing() -> None:
-    model, items = made(), histories(3, 5)
-    model.loss(items, items, (items > 0).float(), ALL).backward()
+    model, read = made(), histories(3, 5)
+    model.loss(read, read[:, ITEMS], (read[:, ITEMS] > 0).float(), ALL).backward()
     assert model.table.weight.grad is not None
+    assert model.pauses.weight.grad is not None
     assert not model.table.weight.grad[0].any()
+    assert not model.pauses.weight.grad[0].any()
+    assert model.pauses.weight.grad[1:].any()
 
 
 def test_a_grown_model_scores_the_items_it_knew_as_before() -> None:
-    model, items = made(), histories(4, 9)
+    model, read = made(), histories(4, 9)
     larger = grown(model, 55, CONFIG).eval()
     with torch.inference_mode():
-        before, after = model.scores(items), larger.scores(items)
+        before, after = model.scores(read), larger.scores(read)
     assert after.shape == (4, 56)
     torch.testing.assert_close(after[:, :41], before, rtol=0, atol=1e-6)
     assert 0 < larger.table.weight[41:].abs().max() < 0.2

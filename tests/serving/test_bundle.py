@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learners.histories import LENGTH
 from serving.bundle import MANIFEST, Corrupt, Vocabulary, seal, verify
 
 
@@ -110,12 +111,13 @@ def test_a_vocabulary_gives_item_i_row_i_plus_1(folder: Path) -> None:
     assert (known.items, known.row, known.popular) == (["tea", "cup", "töpfe"], {"tea": 1, "cup": 2, "töpfe": 3}, ["cup"])
 
 
-@given(st.lists(st.sampled_from("abcxyz"), max_size=12), st.integers(1, 6))
-def test_a_history_is_encoded_as_the_newest_known_items_on_the_right(history: list[str], length: int) -> None:
+@given(st.lists(st.tuples(st.sampled_from("abcxyz"), st.integers(0, 32)), max_size=2 * LENGTH))
+def test_a_history_is_encoded_as_the_newest_known_items_on_the_right_with_their_pauses(history: list[tuple[str, int]]) -> None:
     known = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
-    rows = [known.row[i] for i in history if i in "abc"][-length:]
-    found = known.encode(history, length)
-    assert (found.dtype, found.tolist()) == (np.int64, [0] * (length - len(rows)) + rows)
+    kept = [[known.row[item], pause] for item, pause in history if item in "abc"][-LENGTH:]
+    found = known.encode([item for item, _ in history], np.array([pause for _, pause in history], np.int64))
+    assert (found.dtype, found.shape) == (np.int64, (2, LENGTH))
+    assert found.T.tolist() == [[0, 0]] * (LENGTH - len(kept)) + kept
 
 
 def test_rows_are_decoded_in_their_order_without_padding_and_rows_it_does_not_have() -> None:

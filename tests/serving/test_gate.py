@@ -51,8 +51,8 @@ def test_another_model_that_is_as_good_passes_for_lack_of_evidence_of_harm() -> 
 
 def asked() -> Questions:
     rng = np.random.default_rng(4)
-    items = rng.integers(1, ITEMS + 1, (N, 50))
-    return Questions(items, rng.integers(1, ITEMS + 1, N), np.full(N, 20), np.full(N, 20), False)
+    histories = rng.integers(1, ITEMS + 1, (N, 2, 50))
+    return Questions(histories, rng.integers(1, ITEMS + 1, N), np.full(N, 20), np.full(N, 20), False)
 
 
 def scores_of(kind: str) -> np.ndarray:
@@ -181,7 +181,7 @@ def test_a_candidate_far_larger_or_slower_than_the_live_model_is_refused(cost: C
 
 def test_two_models_are_held_against_each_other_and_popularity_on_the_same_questions() -> None:
     def one(kind: str) -> Any:
-        of = dict(zip(map(bytes, asked().items), scores_of(kind), strict=True))
+        of = dict(zip(map(bytes, asked().histories), scores_of(kind), strict=True))
         return lambda histories: np.stack([of[bytes(history)] for history in histories])
 
     popular = np.linspace(1, 0, ITEMS + 1, dtype=np.float32)

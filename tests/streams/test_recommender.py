@@ -44,8 +44,8 @@ def live(version: int, sha256: str) -> Releases:
     return releases
 
 
-def sequence(version: int, items: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    return np.full((len(items), 1), 2, np.int64), np.ones((len(items), 1), np.float32)
+def sequence(version: int, histories: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    return np.full((len(histories), 1), 2, np.int64), np.ones((len(histories), 1), np.float32)
 
 
 def test_answers_go_by_the_old_version_until_the_new_ones_vocabulary_is_there(
@@ -82,3 +82,20 @@ def test_a_vocabulary_that_is_not_the_named_one_is_not_served(serving: Recommend
     bundle(tmp_path, 3)
     serving._on_release(live(3, "0" * 64))
     assert serving.answer([ASK], sequence)[0].version == 0
+
+
+def test_the_model_is_asked_with_the_users_choices_and_their_times_or_with_a_session_without_any(
+    serving: Recommender, tmp_path: Path
+) -> None:
+    serving._on_release(live(3, bundle(tmp_path, 3)))
+    view, asked = serving.replica.view, list[list[list[int]]]()
+    for item, at in (("tea", 1e9), ("pot", 1e9 + 5), ("cup", 1e9 + 10)):
+        view.online.learn_one("bob", item, at)
+    view.watermark = 1e9 + 1_000
+
+    def asking(version: int, histories: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        asked.extend(histories[:, :, -3:].tolist())
+        return sequence(version, histories)
+
+    serving.answer([Request("bob", 2), Request("bob", 2, recent=("cup", "tea"))], asking)
+    assert asked == [[[0, 1, 2], [0, 4, 11]], [[0, 2, 1], [0, 0, 0]]]  # seconds to the next: 4 to 7, and 512 to 1,023

@@ -69,13 +69,13 @@ def _request(request):
     return Request(user, k, _texts(request, "recent_items"), _texts(request, "exclude"), _texts(request, "categories"), probe)
 
 
-def _sequence(version, items):
-    """int64[B, L] -> (int64[B, N], float32[B, N]) of that version of `sequence`; RuntimeError where it cannot."""
+def _sequence(version, histories):
+    """int64[B, 2, L] -> (int64[B, N], float32[B, N]) of that version of `sequence`; RuntimeError where it cannot."""
     answer = pb.InferenceRequest(
         model_name="sequence",
         model_version=version,
         requested_output_names=["top_items", "top_scores"],
-        inputs=[pb.Tensor("items", items)],
+        inputs=[pb.Tensor("histories", histories)],
     ).exec()
     if answer.has_error():
         raise RuntimeError(answer.error().message())

@@ -17,17 +17,17 @@ class TritonPythonModel:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
         canary = np.load(folder / "canary.npz", allow_pickle=False)
-        _, scores = self.session.run(None, {"items": canary["items"]})
+        _, scores = self.session.run(None, {"histories": canary["histories"]})
         worst = float(np.abs(scores - canary["top_scores"]).max())
         if not worst <= 1e-3:
             raise ValueError(f"version {args['model_version']} answers its canary with scores that differ by {worst:.3g}")
 
     def execute(self, requests):
-        asked = [pb.get_input_tensor_by_name(r, "items").as_numpy() for r in requests]
-        rows, scores = self.session.run(None, {"items": np.concatenate(asked)})
+        asked = [pb.get_input_tensor_by_name(r, "histories").as_numpy() for r in requests]
+        rows, scores = self.session.run(None, {"histories": np.concatenate(asked)})
         out, at = [], 0
-        for items in asked:
-            end = at + len(items)
+        for histories in asked:
+            end = at + len(histories)
             out.append(pb.InferenceResponse([pb.Tensor("top_items", rows[at:end]), pb.Tensor("top_scores", scores[at:end])]))
             at = end
         return out

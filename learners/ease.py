@@ -27,17 +27,18 @@ def regressed(history: History, own: tuple[int, int] | None, online: Online, n: 
     """float64[n]: the regression's value for each row, for a history of items in these rows, oldest first (-1: unknown); and the rows that
     it names, not all of them above 0. Choices of the user (partition, number) `own` say nothing new.
     """
-    out = np.zeros(n)
-    return out, _regress(history, *(own or (-1, -1)), *online.tables(), online.popularity.table(), out)
+    out, mark = np.zeros(n), np.zeros(n, np.uint8)
+    return out, _regress(history, *(own or (-1, -1)), *online.tables(), online.popularity.table(), out, mark)
 
 
 @compiled
 def _regress(
     history: Any, own_partition: int, own: int,
-    by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any,
+    by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any, mark: Any,
 ) -> Any:  # fmt: skip
-    """Set `out`, float64[n]; returns the rows that are named in it."""
+    """Set `out`, float64[n]; returns the rows that are named in it. `mark`: uint8[n], of zeros, to work with."""
     shards, n = len(by_row), len(out)
+    nobody = np.uint32(n)
     items, wanted, m = np.empty(ITEMS, np.int64), np.empty(ITEMS), 0
     for age in range(min(len(history), ITEMS)):
         item = history[len(history) - 1 - age]
@@ -49,19 +50,20 @@ def _regress(
                 items[m] = item
                 wanted[m] = DECAY**age
                 m += 1
-    size = np.empty(m)
+    size, end = np.empty(m), np.zeros(m + 1, np.int64)
     for k in range(m):
         size[k] = max(ever[:, items[k]].sum(), 1)
-        out[items[k]] = -1.0 - k  # a mark, until the end
+        mark[items[k]] = k + 1
     together = np.zeros((m, m))
     looked_at = np.zeros(m)
     most = -(-CHOICES // shards)
     room = m * shards * most * 2 * REACH
-    hits, by, found = np.empty(room, np.int32), np.empty(room, np.uint8), 0  # rows, and beside which item
+    hits, found = np.empty(room, np.uint32), 0  # rows beside the first item, up to its end, then those beside the second
     for k in range(m):
         for partition in range(shards):
             at = by_row[partition, items[k]]
             table, first, taken = rows[partition], entries_at[0, at], min(most, entries_at[2, at] // 2)
+            known = np.uint32(len(table))
             looked_at[k] += taken
             for nth in range(taken):
                 user, position = np.int64(entries[first + 2 * nth]), np.int64(entries[first + 2 * nth + 1])
@@ -72,14 +74,17 @@ def _regress(
                 here = position - chosen_at[3, slot] + length
                 if here < 0 or here >= length:  # nobody, or no longer remembered
                     continue
-                for place in range(start + max(0, here - REACH), start + min(length, here + REACH + 1)):
-                    number = np.int64(chosen[place]) & NUMBER
-                    row = table[number] if number < len(table) else -1
-                    if place != start + here and 0 <= row < n:
-                        if out[row] < 0:
-                            together[k, int(-1 - out[row])] += 1
-                        hits[found], by[found] = row, k
-                        found += 1
+                low, high = start + max(0, here - REACH), start + min(length, here + REACH + 1)
+                for part in (chosen[low : start + here], chosen[start + here + 1 : high]):
+                    for choice in part:
+                        number = choice & np.uint32(NUMBER)
+                        row = np.uint32(table[number]) if number < known else nobody
+                        if row < nobody:
+                            if mark[row]:
+                                together[k, mark[row] - 1] += 1
+                            hits[found] = row
+                            found += 1
+        end[k + 1] = found
     for k in range(m):
         for other in range(m):
             together[k, other] *= np.sqrt(size[k] / size[other]) / max(looked_at[k], 1)
@@ -94,17 +99,16 @@ def _regress(
                 if other != k:
                     rest -= together[k, other] * weights[other]
             weights[k] = rest / (1 + RIDGE)
+    mark[:] = 0
+    named, distinct = np.empty(min(found, n), np.int64), 0
     for k in range(m):
-        out[items[k]] = 0.0
-        weights[k] /= np.sqrt(max(looked_at[k], 1))
-    seen, named, distinct = np.zeros(n, np.bool_), np.empty(min(found, n), np.int64), 0
-    for hit in range(found):
-        row = hits[hit]
-        if not seen[row]:
-            seen[row] = True
-            named[distinct] = row
-            distinct += 1
-        out[row] += weights[by[hit]]
+        weight = weights[k] / np.sqrt(max(looked_at[k], 1))
+        for row in hits[end[k] : end[k + 1]]:
+            if not mark[row]:
+                mark[row] = 1
+                named[distinct] = row
+                distinct += 1
+            out[row] += weight
     for row in named[:distinct]:
         out[row] /= np.sqrt(1.0 + (ever[:, row].sum() if row < ever.shape[1] else 0))
     return named[:distinct]

@@ -66,8 +66,8 @@ def fit(
     histories, targets, weights = (torch.from_numpy(a).to(where) for a in (windows.histories, windows.targets, windows.weights))
     lengths = (torch.from_numpy(windows.histories[:, ITEMS]) > 0).sum(1)
     among = torch.unique(targets[weights > 0])
-    size = max(1, round(config.batch * len(targets) / max(int((windows.weights > 0).sum()), 1)))  # windows of a step
-    batches = max(1, -(-len(targets) // size))
+    counted = torch.from_numpy(windows.weights > 0).sum(1)
+    batches = max(1, round(int(counted.sum()) / max(config.batch, int(counted.max()))))
     planned, began = epochs * batches, clock()
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=planned + 1, pct_start=0.1)
     losses: list[float] = []
@@ -79,10 +79,8 @@ def fit(
         generator.set_state(kept["drawn"].cpu())
         torch.set_rng_state(kept["dropped"].cpu())
     for _ in range(len(losses) // batches, epochs):
-        order = torch.randperm(len(targets), generator=generator)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            used = slice(-int(lengths[rows].max()), None)  # of short histories nearly all is padding
+        for rows in steps(lengths, counted, batches, generator):
+            used = slice(-int(lengths[rows].max()), None)  # the rest is padding
             weighed = among
             if len(among) > WEIGHED:
                 drawn = among[torch.randperm(len(among), generator=generator)[:WEIGHED].to(where)]
@@ -112,6 +110,20 @@ def fit(
     model.cpu().eval()
     tenth = max(1, len(losses) // 10)
     return Fit(len(losses), planned, float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:])), clock() - began)
+
+
+def steps(lengths: torch.Tensor, targets: torch.Tensor, n: int, generator: torch.Generator) -> list[torch.Tensor]:
+    """The windows of each of the n steps of an epoch: in each about as many targets, and histories about as long, so that little of it is
+    padding (with what comes first, most of the work was). Which, and in which order, is drawn.
+
+    `lengths` of the histories and `targets` of each window, at least 1, int64 [windows]; no window has more than a step's share of them.
+    """
+    order = torch.randperm(len(lengths), generator=generator)
+    order = order[torch.argsort(lengths[order], stable=True)]
+    middles = targets[order].cumsum(0) - targets[order] / 2
+    cuts = torch.bincount((middles * n / targets.sum()).long(), minlength=n).cumsum(0)[:-1]
+    made = torch.tensor_split(order, cuts)
+    return [made[step] for step in torch.randperm(n, generator=generator).tolist()]
 
 
 def scorer(model: SequenceModel) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]:

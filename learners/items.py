@@ -32,6 +32,7 @@ class Items:
         self.table = np.full((partitions, 64), -1, np.int32)  # by partition and number: row, -1 where there is none, as in the last place
         self._free: list[int] = []
         self._ties = np.zeros(64, np.int64)  # by row: the name's hash
+        self._alive = np.zeros(64, np.bool_)  # by row: has it a name?
 
     def learn(self, name: str) -> int:
         """The item's row; a new item gets the first partition's next number."""
@@ -54,9 +55,9 @@ class Items:
                 self.names.append(name)
                 self.number.append(0)
                 if row >= len(self._ties):
-                    self._ties = np.concatenate([self._ties, np.zeros(len(self._ties) // 2, np.int64)])
+                    self._ties, self._alive = (np.concatenate([a, np.zeros(len(a) // 2, a.dtype)]) for a in (self._ties, self._alive))
             self.row[name] = row
-            self._ties[row] = crc32(name.encode())
+            self._ties[row], self._alive[row] = crc32(name.encode()), True
         more = number + 2 - self.table.shape[1]
         if more > 0:  # replaced, never resized: another thread may be reading
             room = max(more, self.table.shape[1] // 2)
@@ -74,6 +75,10 @@ class Items:
         """Hashes of the names in the first n rows, by which equals are put in order."""
         return self._ties[:n]
 
+    def alive(self, n: int) -> npt.NDArray[np.bool_]:
+        """bool[n]: which of the first n rows hold an item; a copy."""
+        return self._alive[:n].copy()
+
     def remove(self, name: str) -> None:
         """Free the item's row; its numbers name nobody from now on."""
         row = self.row.pop(name)
@@ -83,6 +88,7 @@ class Items:
             else:
                 of[of == row] = -1
         self.names[row] = ""
+        self._alive[row] = False
         self._free.append(row)
 
     def __len__(self) -> int:

@@ -51,18 +51,21 @@ def near(history: History, session: int, own: tuple[int, int] | None, online: On
     `session`: how many of them, the last ones, are of the last session. `own`: (partition, number) of the user: what they chose
     around these items themselves says nothing new.
     """
-    out = np.zeros((n, 7))  # by numpy, which does not touch what nobody looks at
-    rows = _look_around(history[-REMEMBERED:], min(session, BASKET), *(own or (-1, -1)), *online.tables(), online.popularity.table(), out)
-    return Near(out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4], out[:, 5], rows)
+    out, seen = np.zeros((6, n)), np.zeros(n, np.bool_)  # by numpy, which does not touch what nobody looks at
+    ever = online.popularity.table()
+    next, after, last, around, taste, basket = out
+    rows = _look_around(history[-REMEMBERED:], min(session, BASKET), *(own or (-1, -1)), *online.tables(), ever, out, seen)
+    return Near(next, after, last, around, taste, basket, rows)
 
 
 @compiled
 def _look_around(
     history: Any, session: int, own_partition: int, own: int,
-    by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any,
+    by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any, seen: Any,
 ) -> Any:  # fmt: skip
-    """Add to `out`, float64[n, 6 + whether it is named]; returns the rows that are."""
-    shards, n = len(by_row), len(out)
+    """Add to `out`, float64[6, n], and mark in `seen`, bool[n], the rows that are named; returns them."""
+    shards, n = len(by_row), out.shape[1]
+    nobody = np.uint32(n)
     named, found = np.empty(n, np.int64), 0
     lasting = -(-LASTING // shards)
     for age in range(len(history)):
@@ -83,6 +86,7 @@ def _look_around(
         for partition in range(shards):
             at = by_row[partition, item]
             first, table = entries_at[0, at], rows[partition]
+            known = np.uint32(len(table))
             for nth in range(min(most, entries_at[2, at] // 2)):
                 user, position = np.int64(entries[first + 2 * nth]), np.int64(entries[first + 2 * nth + 1])
                 slot = by_user[partition, user] if user < by_user.shape[1] else 0
@@ -95,12 +99,12 @@ def _look_around(
                         number = np.int64(chosen[place]) & NUMBER
                         row = table[number] if number < len(table) else -1
                         if 0 <= row < n:
-                            if out[row, 6] == 0:
-                                out[row, 6], named[found] = 1.0, row
+                            if not seen[row]:
+                                seen[row], named[found] = True, row
                                 found += 1
-                            out[row, 1] += share / (place - start - here)
+                            out[1, row] += share / (place - start - here)
                             if age == 0 and place == start + here + 1:
-                                out[row, 0] += share
+                                out[0, row] += share
                 if user == own and partition == own_partition:
                     continue
                 for column in range(2, 6):  # the same loop, and what differs before it: conditions inside cost twice the time
@@ -117,48 +121,24 @@ def _look_around(
                             high += 1
                     else:
                         continue
-                    for place in range(low, high):
-                        number = np.int64(chosen[place]) & NUMBER
-                        row = table[number] if number < len(table) else -1
-                        if place != start + here and 0 <= row < n:
-                            if out[row, 6] == 0:
-                                out[row, 6], named[found] = 1.0, row
-                                found += 1
-                            out[row, column] += amount
+                    into = out[column]
+                    for part in (chosen[low : start + here], chosen[start + here + 1 : high]):
+                        for choice in part:
+                            number = choice & np.uint32(NUMBER)
+                            row = np.uint32(table[number]) if number < known else nobody
+                            if row < nobody:
+                                if not seen[row]:
+                                    seen[row], named[found] = True, row
+                                    found += 1
+                                into[row] += amount
     for row in named[:found]:
         choices = 1.0
         if row < ever.shape[1]:
             for partition in range(shards):
                 choices += ever[partition, row]
         for column in range(2, 6):
-            out[row, column] /= np.sqrt(choices)
+            out[column, row] /= np.sqrt(choices)
     return named[:found]
-
-
-@compiled
-def leading(scores: Any, named: Any, wanted: Any, ties: Any, k: int) -> Any:
-    """int64[at most k]: those of the rows `named` that are wanted and have the highest scores above 0, best first, equals by `ties`.
-
-    Scores are compared as float32, so that what only rounding tells apart is equal.
-    """
-    rows, found = np.empty(k, np.int64), 0
-    for row in named:
-        score = np.float32(scores[row])
-        if score <= 0 or not wanted[row]:
-            continue
-        place = min(found, k)
-        while place > 0:
-            before = rows[place - 1]
-            other = np.float32(scores[before])
-            if other > score or (other == score and ties[before] < ties[row]):
-                break
-            if place < k:
-                rows[place] = before
-            place -= 1
-        if place < k:
-            rows[place] = row
-            found = min(found + 1, k)
-    return rows[:found]
 
 
 def rank(user: str, recent: Sequence[str], online: Online, k: int) -> tuple[Scored, Scored]:

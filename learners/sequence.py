@@ -17,6 +17,7 @@ from learners.choices import LONGEST
 from learners.histories import ITEMS, LENGTH, PAUSES
 from learners.training import Training
 
+SCORES = 5_000_000  # of a loss that are worked out at once: 20 MB, larger blocks are given back and faulted in anew each time
 TOP = 100  # items a scoring names
 
 
@@ -31,11 +32,19 @@ class Block(nn.Module):
         self.gate, self.up, self.down = nn.Linear(dim, 2 * dim), nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, asked: int) -> Tensor:
+        """(B, L, dim), and the mask of the last `asked` positions -> (B, asked, dim): what becomes of those."""
         b, length, dim = x.shape
-        q, k, v = self.qkv(self.before_attention(x)).view(b, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        weights = (q @ k.transpose(-1, -2)) * (dim // self.heads) ** -0.5 + mask  # (B, H, L, L)
-        mixed = (self.drop(weights.softmax(-1)) @ v).transpose(1, 2).reshape(b, length, dim)
+        read, x = self.before_attention(x), x[:, -asked:]
+        q = F.linear(read[:, -asked:], self.qkv.weight[:dim], self.qkv.bias[:dim])
+        k, v = (
+            F.linear(read, self.qkv.weight[dim:], self.qkv.bias[dim:])
+            .view(b, length, 2, self.heads, dim // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
+        q = q.view(b, asked, self.heads, dim // self.heads).transpose(1, 2)
+        weights = (q @ k.transpose(-1, -2)) * (dim // self.heads) ** -0.5 + mask  # (B, H, asked, L)
+        mixed = (self.drop(weights.softmax(-1)) @ v).transpose(1, 2).reshape(b, asked, dim)
         x = x + self.drop(self.out(mixed))
         y = self.before_mixing(x)
         out: Tensor = x + self.drop(self.down(F.silu(self.gate(y)) * self.up(y)))
@@ -62,22 +71,22 @@ class SequenceModel(nn.Module):
         self.causal: Tensor
         self.register_buffer("causal", torch.full((length, length), -1e9).triu(1), persistent=False)
 
-    def states(self, histories: Tensor) -> Tensor:
-        """int64 (B, 2, L) -> float (B, L, dim): what each history (`learners.histories`) up to each position says of the next item.
-
-        L is at most the model's length.
+    def states(self, histories: Tensor, asked: int) -> Tensor:
+        """int64 (B, 2, L) -> float (B, asked, dim): what each history (`learners.histories`) up to each of the last positions says of the
+        next item. L is at most the model's length.
         """
         items, length = histories[:, ITEMS], histories.shape[2]
         x = self.drop(self.table(items) * self.table.embedding_dim**0.5 + self.pauses(histories[:, PAUSES]) + self.positions[-length:])
         mask = self.causal[:length, :length] + (items == 0).to(x.dtype)[:, None, None, :] * -1e9  # (B, 1, L, L)
-        for block in self.blocks:
-            x = block(x, mask)
+        for nth, block in enumerate(self.blocks, 1):
+            n = asked if nth == len(self.blocks) else length
+            x = block(x, mask[:, :, -n:], n)
         states: Tensor = self.norm(x)
         return states
 
     def scores(self, histories: Tensor) -> Tensor:
         """int64 (B, 2, LENGTH) -> float (B, items + 1): a score of every item as the next one, padding lowest."""
-        scores = self.states(histories)[:, -1] @ self.table.weight.T
+        scores = self.states(histories, 1)[:, -1] @ self.table.weight.T
         return torch.cat([torch.full_like(scores[:, :1], -1e9), scores[:, 1:]], 1)
 
     def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,10 +100,14 @@ class SequenceModel(nn.Module):
         `targets` int64 and `weights` float, both (B, L).
         """
         counted = weights > 0
-        states, weight = self.states(histories)[counted], weights[counted]
-        places = torch.searchsorted(among, targets[counted])
-        losses = F.cross_entropy(states @ self.table(among).T, places, reduction="none")
-        return (losses * weight).sum() / weight.sum()
+        states, weight = self.states(histories, histories.shape[2])[counted], weights[counted]
+        places, table = torch.searchsorted(among, targets[counted]), self.table(among)
+        each = max(1, SCORES // len(among))
+        losses = [
+            (F.cross_entropy(states[part] @ table.T, places[part], reduction="none") * weight[part]).sum()
+            for part in (slice(start, start + each) for start in range(0, len(states), each))
+        ]
+        return torch.stack(losses).sum() / weight.sum()
 
 
 def grown(model: SequenceModel, items: int, config: Training) -> SequenceModel:

@@ -49,9 +49,10 @@ class Vocabulary:
         out[:, LENGTH - len(known) :] = rows[known], pauses[known]
         return out
 
-    def decode(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> list[tuple[str, float]]:
-        """(item, score) of the model's best rows, best first."""
-        return [(self.items[r - 1], s) for r, s in zip(rows.tolist(), scores.tolist(), strict=True) if 0 < r <= len(self.items)]
+    def decode(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """Items and scores of the model's best rows, best first."""
+        known, items = (rows > 0) & (rows <= len(self.items)), self.items
+        return [items[row - 1] for row in rows[known].tolist()], scores[known]
 
 
 def seal(folder: Path) -> str:

@@ -144,15 +144,23 @@ def _features(
     """
     n = len(idle)
     out = np.zeros((n, width))
+    some, values = np.empty(n, np.int64), np.empty(n)
     for source in range(len(shares)):
-        at, values = shares[source], np.sort(compared[source])
+        at, above, largest = shares[source], 0, 1e-9
         for candidate in range(n):
             value = compared[source, candidate]
             if value > 0:
-                out[candidate, at] = np.sqrt(value / max(values[-1], 1e-9))
-                if source >= _RANKED:
-                    out[candidate, at + 1] = 1.0 / (1 + n - np.searchsorted(values, value, side="right"))
-                    out[candidate, at + 2] = np.log1p(10.0 * value)
+                some[above], values[above] = candidate, value
+                above += 1
+                largest = max(largest, value)
+        for candidate in some[:above]:
+            out[candidate, at] = np.sqrt(compared[source, candidate] / largest)
+        if source >= _RANKED:
+            in_order = np.sort(values[:above])
+            for candidate in some[:above]:
+                value = compared[source, candidate]
+                out[candidate, at + 1] = 1.0 / (1 + above - np.searchsorted(in_order, value, side="right"))
+                out[candidate, at + 2] = np.log1p(10.0 * value)
     named, mean, variance = 0, 0.0, 0.0
     for score in deep:
         if not np.isnan(score):
@@ -176,9 +184,10 @@ def _features(
         row[_FRESHNESS] = 1.0 / (1.0 + age_days[candidate])
         row[_AGE] = np.log1p(age_days[candidate]) / 5
         row[_IDLE] = np.log1p(min(idle[candidate], 1e9)) / 10
-        row[_OWN], row[_OWN_EVER] = np.log1p(own[candidate]), np.log1p(own_ever[candidate])
-        row[_OWN_LAST] = 1.0 / own_since[candidate] if own_since[candidate] > 0 else 0.0
-        row[_OWN_SINCE] = np.log1p(own_since[candidate]) / 6
+        if own_ever[candidate] > 0:
+            row[_OWN], row[_OWN_EVER] = np.log1p(own[candidate]), np.log1p(own_ever[candidate])
+        if own_since[candidate] > 0:
+            row[_OWN_LAST], row[_OWN_SINCE] = 1.0 / own_since[candidate], np.log1p(own_since[candidate]) / 6
         row[_AFFINITY] = affinity[candidate]
     return out
 

@@ -5,9 +5,9 @@ Time and randomness come in; nothing here knows Kafka, Triton or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,41 +15,33 @@ import numpy.typing as npt
 from learners import weights
 from learners.compiled import compiled
 from learners.ease import regressed
-from learners.near import leading, near
+from learners.near import near
 from learners.neighbours import votes
 from learners.occurrences import best_rows
 from learners.online import Online
-from learners.profiles import RECENT
 from learners.weights import Scorer, Weights
+from serving.candidates import MOST, gathered
 from serving.catalogue import Catalogue
 from serving.exploration import plackett_luce
-from serving.features import ABSENT, POPULAR, RANKER, SOURCES, Facts, context, features
+from serving.features import ABSENT, RANKER, SOURCES, Facts, context, features
 from serving.guard import Guard, merged
 from serving.repeats import Repeats, never_happen
 
-TAKEN = {
-    "deep": 60,
-    "after": 30,
-    "covisited": 50,
-    "taste": 50,
-    "ease": 50,
-    "basket": 50,
-    "neighbours": 40,
-    "fresh": 10,
-    "history": 30,
-}  # per source; union ~150
-NEWEST = 10  # of the history; then those that the user chose most often
-POPULAR_TAKEN = 20
 POPULAR_KEPT = 400  # popular items per half-life that are kept ready: enough to skip what a heavy user has had
 FRESH_KEPT = 100
 MAX_K = 100  # items of a list
 SAMPLE = 20  # candidates not shown that an impression logs
 DAY = 86_400.0
 
-Scored = list[tuple[str, float]]
-Key = int | str  # an item by its row in the online state, or by its name where it has none
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.integer]
+
+
+class Scored(NamedTuple):
+    """What the sequence model expects next, best first."""
+
+    items: Sequence[str] = ()
+    scores: npt.NDArray[np.float32] = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -103,8 +95,9 @@ class Shared:
     scores: npt.NDArray[np.float32]  # [items, half-lives] decayed counts
     top: npt.NDArray[np.float32]  # [half-lives] the largest of them
     first: npt.NDArray[np.float64]  # [items] event time of the first choice, inf where there was none
-    popular: list[npt.NDArray[np.intp]]  # best POPULAR_KEPT rows per half-life
-    fresh: list[Key]
+    popular: npt.NDArray[np.int64]  # [half-lives, POPULAR_KEPT] best rows per half-life, -1 where there are no more
+    fresh: list[str]  # newest first
+    fresh_rows: npt.NDArray[np.int64]  # of the same, -1 where nobody chose it yet
     ranker: Scorer | None  # of all partitions; None before the first slate
     order: list[int]  # sources in the order in which they fill a list (serving.guard)
     once: bool  # this stream never brings an item back to a user
@@ -134,19 +127,22 @@ class View:
         n = len(scores)
         first = popularity.first_seen()[:n]
         k = min(POPULAR_KEPT, n)
-        popular = []
-        for column in scores.T:
+        popular = np.full((scores.shape[1], k), -1)
+        for column, into in zip(scores.T, popular, strict=True):
             rows = np.argpartition(-column, k - 1)[:k] if k else np.empty(0, np.intp)
-            popular.append(np.array([r for r, _ in best_rows(names, rows, column[rows], k)], np.intp))
+            best = [r for r, _ in best_rows(names, rows, column[rows], k)]
+            into[: len(best)] = best
         newest = np.argsort(-np.where(np.isfinite(first), first, -np.inf), kind="stable")[:FRESH_KEPT]
         fresh = {names[r]: float(first[r]) for r in newest if names[r] and np.isfinite(first[r])}
         fresh |= dict(list(self.catalogue.announced.items())[-FRESH_KEPT:])
+        announced = sorted(fresh, key=lambda item: (-fresh[item], item))[:FRESH_KEPT]
         self.shared = Shared(
             scores=scores,
             top=scores.max(0, initial=1e-9),
             first=first,
             popular=popular,
-            fresh=[row.get(item, item) for item, _ in sorted(fresh.items(), key=lambda entry: (-entry[1], entry[0]))[:FRESH_KEPT]],
+            fresh=announced,
+            fresh_rows=np.array([row.get(item, -1) for item in announced], np.int64),
             ranker=weights.merged(list(self.weights.values())),
             order=merged(list(self.guards.values())).order(),
             once=never_happen(list(self.repeats.values())),
@@ -160,12 +156,27 @@ class View:
             mask = np.zeros(n, np.bool_)
             mask[[r for item in self.catalogue.members(ask.categories) if (r := row.get(item, n)) < n]] = True
         else:
-            mask = np.ones(n, np.bool_)
+            mask = self.online.items.alive(n)
         mask[[r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]] = False
         return mask
 
+    def keys(self, ask: Ask, items: Sequence[str], rows: Rows, n: int, had: Collection[str], nameless: list[str]) -> npt.NDArray[np.int64]:
+        """Keys of `items` (`serving.candidates`): their `rows`; of one in no row that may be shown n and its place in `nameless`, to which
+        it is added; else -1.
+        """
+        keys = np.where(rows < n, rows, -1)
+        for place in np.flatnonzero(rows < 0).tolist():
+            item = items[place]
+            if item not in ask.exclude and item not in had and self.catalogue.allows(item, ask.categories):
+                if item not in nameless:
+                    nameless.append(item)
+                keys[place] = n + nameless.index(item)
+        return keys
+
     def affinity(self, names: Sequence[str], past: Rows) -> npt.NDArray[np.float64]:
         """Of each of the items called `names`, the share of the history of items in the rows `past` that is in its categories."""
+        if not self.catalogue.categories:
+            return np.zeros(len(names))
         taste = self.catalogue.affinity([self.online.items.names[r] for r in past[-20:].tolist() if r >= 0])
         out = np.zeros(len(names))
         if taste:
@@ -205,14 +216,13 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     online, shared = view.online, view.shared
     names, row = online.items.names, online.items.row
     n = len(names)  # other threads may add items: these are the ones that this answer knows
-    ties = online.items.ties(n)
     past = online.profiles.get(ask.user) if ask.user else None
     session = [row.get(item, -1) for item in ask.recent]
     chosen = np.array(session, np.int32) if ask.recent else past.chosen if past else np.empty(0, np.int32)
     open_to = view.open_to(ask, n)
-    wanted, had = open_to, set[str]()
+    wanted, had = open_to, frozenset[str]()
     if shared.once:  # where streams do not repeat, a session's own items are no news to it either
-        wanted, had = open_to.copy(), set(ask.recent)
+        wanted, had = open_to.copy(), frozenset(ask.recent)
         rows = np.concatenate([past.had if past else chosen, chosen])
         wanted[rows[(rows >= 0) & (rows < n)]] = False
     own = past.place if past else None
@@ -222,52 +232,29 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         votes(chosen, own, online, n),
         regressed(chosen, own, online, n),
     )
-    counts = np.zeros((3, n))
-    counted(chosen, RECENT, counts)
     nameless = list[str]()  # candidates that are in no row: n and above
+    deep_rows = view.keys(ask, deep.items, np.array([row.get(item, -1) for item in deep.items], np.int64), n, had, nameless)
+    fresh = view.keys(ask, shared.fresh, shared.fresh_rows, n, had, nameless)
+    counts = np.zeros((4, n))
 
-    def numbered(keys: Iterable[Key], mask: Mask, most: int) -> list[int]:
-        """The first `most` of them that may be shown, as numbers."""
-        out = list[int]()
-        for key in keys:
-            if isinstance(key, int):
-                if 0 <= key < n and mask[key] and names[key]:
-                    out.append(key)
-            elif key not in ask.exclude and view.catalogue.allows(key, ask.categories) and (mask is open_to or key not in had):
-                if key not in nameless:
-                    nameless.append(key)
-                out.append(n + nameless.index(key))
-            if len(out) == most:
-                break
-        return out
+    def gather(more: Sequence[int]) -> Any:
+        return gathered(
+            deep_rows, deep.scores, fresh, shared.popular, np.array(more, np.int64), chosen, around.rows, around.after, around.around,
+            around.taste, around.basket, voted_for, voted, easing, eased, open_to, wanted, not shared.once, online.items.ties(n),
+            n + len(nameless), MOST, counts,
+        )  # fmt: skip
 
-    lists: dict[str, Sequence[int] | Rows] = {
-        "deep": numbered((row.get(item, item) for item, _ in deep), wanted, TAKEN["deep"]),
-        "after": leading(around.after, around.rows, wanted, ties, TAKEN["after"]),
-        "covisited": leading(around.around, around.rows, wanted, ties, TAKEN["covisited"]),
-        "taste": leading(around.taste, around.rows, wanted, ties, TAKEN["taste"]),
-        "basket": leading(around.basket, around.rows, wanted, ties, TAKEN["basket"]),
-        "ease": leading(eased, easing, wanted, ties, TAKEN["ease"]),
-        "neighbours": leading(voted, voted_for, wanted, ties, TAKEN["neighbours"]),
-        "fresh": numbered(shared.fresh, wanted, TAKEN["fresh"]),
-    }
-    if not shared.once:
-        newest = numbered(dict.fromkeys(chosen[: -RECENT - 1 : -1].tolist()), open_to, NEWEST)
-        held = np.unique(chosen[(chosen >= 0) & (chosen < n)]).astype(np.int64)
-        often = leading(counts[1] + counts[2] / (len(chosen) + 1), held, wanted, ties, TAKEN["history"])  # the latest of equals
-        lists["history"] = list(dict.fromkeys([*newest, *often.tolist()]))[: TAKEN["history"]]
-    taken = [np.asarray(lists.get(name, ()), np.int64) for name in SOURCES]
-    for source, popular in zip(POPULAR, shared.popular, strict=True):
-        taken[source] = popular[wanted[popular]][:POPULAR_TAKEN]
-    keys, ranks = union(np.concatenate(taken), np.array([len(keys) for keys in taken]), n + len(nameless))
+    keys, ranks, scored, ranked = gather(())
     if len(keys) < ask.k:  # popular ones down to the last; were there none, what the user has had
-        everything, named = _everything(view, shared), set(keys.tolist())
-        for mask in (wanted,) if named else (wanted, open_to):
-            more = [key for key in numbered(everything, mask, len(everything)) if key not in named][: ask.k - len(named)]
-            if named or more:
+        everything, taken = _everything(view, shared), set(keys.tolist())
+        for mask, hidden in ((wanted, had),) if taken else ((wanted, had), (open_to, frozenset[str]())):
+            rows = np.array([row.get(item, -1) for item in everything], np.int64)
+            numbers = view.keys(ask, everything, rows, n, hidden, nameless)
+            more = [key for key in numbers.tolist() if key not in taken and (key >= n or (key >= 0 and mask[key]))][: ask.k - len(taken)]
+            if taken or more:
                 break
-        taken[POPULAR[-1]] = np.concatenate([taken[POPULAR[-1]], np.array(more, np.int64)])
-        keys, ranks = union(np.concatenate(taken), np.array([len(keys) for keys in taken]), n + len(nameless))
+        counts[:] = 0
+        keys, ranks, scored, ranked = gather(more)
     items = [names[key] if key < n else nameless[key - n] for key in keys.tolist()]
     keys[keys >= n] = -1
     compared, popularity, age, idle, lately, ever, since = _known(
@@ -275,12 +262,6 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         shared.scores, shared.top, shared.first, online.popularity.table(), *online.popularity.stands(),
         counts, view.watermark, len(chosen),
     )  # fmt: skip
-    scored, ranked = np.full(len(keys), np.nan), np.zeros(len(keys))
-    if deep:
-        named_by = {item: (rank, score) for rank, (item, score) in enumerate(deep)}
-        for place, name in enumerate(items):
-            if name in named_by:
-                ranked[place], scored[place] = named_by[name]
     values = features(Facts(compared, popularity, age, idle, lately, ever, since, scored, ranked, view.affinity(items, chosen)))
     situation = context(view.watermark - past.last) if past and not ask.recent else 0
     scores = None
@@ -291,40 +272,6 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     if scores is None:
         scores = _filled(ranks, shared.order)
     return Considered(items, values, ranks, scores, past.n if past else 0, situation, shared.positions)
-
-
-@compiled
-def union(keys: Any, sizes: Any, n: int) -> Any:
-    """Join one best-first list per source, in the order of `SOURCES`, of keys below n: every key once, and uint8[keys, sources] ranks from
-    0, `ABSENT` where a source did not name it.
-    """
-    place, found = np.full(n, -1), 0
-    out, ranks = np.empty(len(keys), np.int64), np.full((len(keys), len(sizes)), ABSENT, np.uint8)
-    at = 0
-    for source in range(len(sizes)):
-        for rank in range(sizes[source]):
-            key = keys[at]
-            at += 1
-            if place[key] < 0:
-                place[key] = found
-                out[found] = key
-                found += 1
-            ranks[place[key], source] = min(rank, ABSENT - 1)
-    return out[:found], ranks[:found]
-
-
-@compiled
-def counted(past: Any, lately: int, out: Any) -> None:
-    """Set `out`, float64[3, n]: how often each row was chosen among the last `lately`, how often at all, and at which place last, counting
-    from 1.
-    """
-    for place in range(len(past)):
-        row = past[place]
-        if 0 <= row < out.shape[1]:  # those above came since
-            out[1, row] += 1
-            out[2, row] = place + 1
-            if place >= len(past) - lately:
-                out[0, row] += 1
 
 
 @compiled
@@ -360,15 +307,11 @@ def _known(
     return compared.astype(np.float32).astype(np.float64), popularity, age, since_any, own, ever, since
 
 
-def _everything(view: View, shared: Shared) -> list[Key]:
+def _everything(view: View, shared: Shared) -> list[str]:
     """Every item there is, most often chosen first; then those that nobody chose yet."""
-    row, ever = view.online.items.row, shared.scores[:, -1]
-    everything: list[Key] = np.argsort(-ever, kind="stable").tolist()
-    for item in (*view.catalogue.announced, *view.fallback):  # one that came since the last refresh has a row, but no score yet
-        key = row.get(item, item)
-        if isinstance(key, str) or key >= len(ever):
-            everything.append(key)
-    return list(dict.fromkeys(everything))
+    names = view.online.items.names
+    counted = (names[row] for row in np.argsort(-shared.scores[:, -1], kind="stable").tolist())
+    return [item for item in dict.fromkeys([*counted, *view.catalogue.announced, *view.fallback]) if item]
 
 
 def _filled(ranks: npt.NDArray[np.uint8], order: Sequence[int]) -> npt.NDArray[np.float32]:

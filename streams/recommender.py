@@ -90,7 +90,7 @@ class Recommender:
         )
         self.replica = Replica(kafka, self._on_release)
         self.replica.start()
-        consider(View(Online()), Ask(""), [])  # compiles the loops, or loads them, while the replica catches up
+        consider(View(Online()), Ask(""), Scored())  # compiles the loops, or loads them, while the replica catches up
         if not self.replica.caught_up.wait(boot_s):
             log.warning("not caught up after %s s; answering with what there is", boot_s)
 
@@ -130,11 +130,11 @@ class Recommender:
         for request, (version, arm), lists in zip(requests, arms, deep, strict=True):
             ask = Ask(request.user, request.k, request.recent, frozenset(request.exclude), frozenset(request.categories))
             with self.replica.lock:
-                made = answer(self.replica.view, ask, lists or [], self._temperature, self._rng)
+                made = answer(self.replica.view, ask, lists or Scored(), self._temperature, self._rng)
             served = version if lists is not None else 0
             degraded = stale or (version > 0 and lists is None)
             # Where the deep model had nothing to say (a new user), the impression says nothing about the model.
-            id = self._log(request, made, served if lists else 0, arm, degraded)
+            id = self._log(request, made, served if lists and lists.items else 0, arm, degraded)
             out.append(Response(made.items, made.scores, made.propensities, made.reasons, id, served, heard, degraded))
         self._producer.poll(0)
         return out
@@ -164,7 +164,7 @@ class Recommender:
                 continue
             known = [vocabulary.encode(*histories[i]) for i in rows]
             for i in rows:
-                out[i] = []  # nothing of this history is in its vocabulary: a new user, not a failure
+                out[i] = Scored()  # nothing of this history is in its vocabulary: a new user, not a failure
             asked = [(i, k) for i, k in zip(rows, known, strict=True) if k.any()]
             if not asked:
                 continue
@@ -177,7 +177,7 @@ class Recommender:
                     out[i] = None
                 continue
             for (i, _), named, values in zip(asked, items, scores, strict=True):
-                out[i] = vocabulary.decode(named, values)
+                out[i] = Scored(*vocabulary.decode(named, values))
         return out
 
     # --- impressions -------------------------------------------------------------------------------------------------

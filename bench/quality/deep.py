@@ -85,7 +85,7 @@ class Deep:
                         np.savez_compressed(fresh, of=np.array(of), rows=rows, scores=scores)
                     Path(fresh.name).replace(file)
             self._answers = {
-                n: [(self._items[row - 1], score) for row, score in zip(best.tolist(), values.tolist(), strict=True) if row]
+                n: Scored([self._items[row - 1] for row in best[best > 0].tolist()], values[best > 0])
                 for n, best, values in zip(asked.tolist(), rows, scores, strict=True)
             }
             self.seconds, self.trainings = self.seconds + time.monotonic() - began, self.trainings + 1
@@ -93,7 +93,7 @@ class Deep:
     def names(self, n: int) -> Scored:
         """Best first, what the model expects at event `n`, one of those asked; nothing where none knows this past."""
         self.train(n)
-        return self._answers.get(n, [])
+        return self._answers.get(n, Scored())
 
     def version(self, training: int) -> SequenceModel:
         """The model as it was after that training."""

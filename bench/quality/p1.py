@@ -35,7 +35,7 @@ from learners.evaluation import interval, metrics, place
 from learners.popularity import HALF_LIVES
 from learners.training import Training
 from serving.features import SOURCES
-from serving.recommend import Ask, answer
+from serving.recommend import Ask, Scored, answer
 
 WARM = 0.2
 SHOWN = 1 / 7  # of all events, at most `MOST`
@@ -86,7 +86,7 @@ def run(
     learning, listing, lists, union = 0.0, 0.0, 0, 0
     for n, row in enumerate(stream):
         if n in shown:
-            named = deep.names(n) if deep else []
+            named = deep.names(n) if deep else None
             began = time.process_time()
             made = product.ask(row.user, K, named)
             listing, lists = listing + time.process_time() - began, lists + 1
@@ -100,7 +100,7 @@ def run(
                 places["popular"].append(place(base.popular(hidden, best, K), row.item, K))
                 recent = tuple(base.items.names[r] for r in base.history[row.user][-50:])
                 own = frozenset(base.items.names[r] for r in hidden)
-                old = answer(frozen.view, Ask("", K, recent, own), [], 0.0, rng)
+                old = answer(frozen.view, Ask("", K, recent, own), Scored(), 0.0, rng)
                 places["frozen"].append(place(old.items, row.item, K))
                 candidate = made.candidates.index(row.item) if row.item in made.candidates else -1
                 union += candidate >= 0

@@ -132,7 +132,7 @@ def run(
             lists = {
                 "hybrid": made.items,
                 "online": alone.items,
-                **{name: [item for item, _ in model.names(n)] for name, model in deep.items()},
+                **{name: model.names(n).items for name, model in deep.items()},
                 "item_knn": base.neighbours(row.user, (), K),
                 "markov": base.markov(row.user, (), K),
             }

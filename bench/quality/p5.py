@@ -25,7 +25,7 @@ from bench.quality.progress import Progress
 from infra.bootstrap import DEMO_DATA
 from infra.replay import Row, rows
 from learners.evaluation import interval, metrics, place
-from serving.recommend import Ask, answer
+from serving.recommend import Ask, Scored, answer
 
 EVERY = (1, 1_000, 10_000, 50_000)
 K = 20
@@ -46,7 +46,7 @@ def run(stream: list[Row], asks: int, seed: int, every: tuple[int, ...] = EVERY,
             ask = Ask("", K, tuple(past[-50:]), frozenset(past if product.view.shared.once else ()))
             users.append(row.user)
             for name, view in {"1": product.view, **{name: copy.view for name, copy in copies.items()}}.items():
-                places[name].append(place(answer(view, ask, [], 0.0, rng).items, row.item, K))
+                places[name].append(place(answer(view, ask, Scored(), 0.0, rng).items, row.item, K))
         if n in shown:
             product.show(row.user, product.ask(row.user, K), row.at)
         product.learn(row)

@@ -84,7 +84,7 @@ class Product:
         view.refresh()
 
     def ask(self, user: str, k: int, deep: Scored | None = None) -> Answer:
-        return answer(self.view, Ask(user, k), deep or [], 0.0, self._rng)
+        return answer(self.view, Ask(user, k), deep or Scored(), 0.0, self._rng)
 
     def show(self, user: str, made: Answer, at: float, version: int = 0) -> None:
         """The answer was shown: its impression goes to the fold, which judges it by the user's next choice."""

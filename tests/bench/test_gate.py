@@ -10,7 +10,9 @@ from tests.bench.test_quality import sessions
 
 @pytest.mark.timeout(120)
 def test_healthy_fine_tunes_pass_and_sabotaged_ones_are_refused() -> None:
-    config = Training(dim=32, blocks=1, epochs=6, window=1_500, replay=500, gate_windows=400, batch=256, learning_rate=1e-2, fine_learning_rate=5e-3)
+    config = Training(
+        dim=32, blocks=1, epochs=6, window=1_500, replay=500, gate_windows=400, batch=256, learning_rate=1e-2, fine_learning_rate=5e-3
+    )
     found = gate.run(sessions(9_000), config, policy=Policy(volume_first=1_500, volume_every=1_500))
     assert len(found["healthy"]) == 4 and found["refused_healthy"] == []
     assert len(found["sabotaged"]) == 9

@@ -72,15 +72,19 @@ def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_ano
     stream, asked = sessions(900), range(500, 900, 7)
     config, cuts = Training(dim=16, blocks=1, epochs=2, fine_epochs=1, window=300, replay=100), [400, 700]
     one, other = (Deep(stream, asked, config, cuts, kept) for kept in (None, tmp_path))
-    wanted = {n: one.names(n) for n in asked}
-    assert any(wanted.values()) and {n: other.names(n) for n in asked} == wanted
+
+    def named(deep: Deep) -> dict[int, tuple[list[str], list[float]]]:
+        return {n: (list(deep.names(n).items), deep.names(n).scores.tolist()) for n in asked}
+
+    wanted = named(one)
+    assert any(items for items, _ in wanted.values())
+    assert named(other) == wanted
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "400-answers.npz", "400.safetensors", "700-answers.npz", "700.safetensors"
     ]  # fmt: skip
     for lost in ("700-answers.npz", "700.safetensors", "400-answers.npz"):  # as if it had been cut off
         (tmp_path / lost).unlink()
-        again = Deep(stream, asked, config, cuts, tmp_path)
-        assert {n: again.names(n) for n in asked} == wanted
+        assert named(Deep(stream, asked, config, cuts, tmp_path)) == wanted
     Deep(stream, (), config, cuts, tmp_path).finish()
     assert (tmp_path / "700.safetensors").exists()
     (tmp_path / "400.safetensors").unlink()

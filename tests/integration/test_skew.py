@@ -13,7 +13,7 @@ import pytest
 from infra import control, state
 from learners.online import Online
 from serving.features import DEEP, FEATURES, SOURCES
-from serving.recommend import Ask, View, consider
+from serving.recommend import Ask, Scored, View, consider
 from streams import topics
 from streams.fold import Fold, Log
 from streams.ingest import Refused
@@ -85,7 +85,7 @@ def test_features_of_served_impressions_are_those_of_a_replay_to_their_positions
             replayed.view.refresh()
             refreshed = made.refreshed
         replayed.to(made.positions)
-        found = consider(replayed.view, Ask(made.user, len(made.shown)), [])
+        found = consider(replayed.view, Ask(made.user, len(made.shown)), Scored())
         assert (unpack_ranks(made.ranks, len(made.candidates), len(SOURCES))[:, DEEP] == 255).all(), "the replay has no deep model"
         place = {item: at for at, item in enumerate(found.items)}
         there = unpack(made.features, "<f2", len(FEATURES)).astype(float)

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners.near import BASKET, DECAY, FAR, LASTING, MATCHED, NEAR, NEWEST, REACH, REMEMBERED, TASTE_DECAY, TASTE_REACH, leading, near
+from learners.near import BASKET, DECAY, FAR, LASTING, MATCHED, NEAR, NEWEST, REACH, REMEMBERED, TASTE_DECAY, TASTE_REACH, near
 from learners.near import rank as ranked
 from learners.online import Online
 from learners.profiles import KEPT
@@ -118,13 +118,3 @@ def test_it_is_what_a_count_by_hand_finds(seed: int) -> None:
     wanted = looked_for(choices, breaks, "u1", [names[row] for row in history.chosen], history.session)
     assert pytest.approx(np.array([wanted[name] for name in names])) == np.array(found).T
     assert sorted(rows.tolist()) == [row for row, name in enumerate(names) if any(wanted[name])]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_the_leading_rows_are_those_with_the_highest_scores_equals_by_their_ties(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    scores, wanted, k = rng.integers(0, 9, 40).astype(float), rng.random(40) < 0.7, int(rng.integers(1, 30))
-    ties = rng.permutation(40)
-    open_to = [row for row in range(40) if wanted[row] and scores[row]]
-    assert leading(scores, rng.permutation(40), wanted, ties, k).tolist() == sorted(open_to, key=lambda row: (-scores[row], ties[row]))[:k]
-    assert leading(np.zeros(3), np.arange(3), np.ones(3, np.bool_), ties, k).tolist() == []

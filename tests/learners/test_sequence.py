@@ -27,8 +27,15 @@ def histories(n: int, length: int, items: int = 40, seed: int = 2) -> torch.Tens
 def test_padding_may_be_left_out() -> None:
     model, read = made(), histories(4, 7)
     with torch.inference_mode():
-        whole, short = model.states(read)[:, -7:], model.states(read[:, :, -7:])
+        whole, short = model.states(read, LENGTH)[:, -7:], model.states(read[:, :, -7:], 7)
     torch.testing.assert_close(whole, short, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("asked", [1, 3])
+def test_the_last_positions_say_the_same_without_those_before_them(asked: int) -> None:
+    model, read = made(), histories(4, 7)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.states(read, asked), model.states(read, LENGTH)[:, -asked:], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [LENGTH, 20, 2])
@@ -37,7 +44,7 @@ def test_a_later_item_does_not_change_what_earlier_positions_say(length: int) ->
     changed = read.clone()
     changed[:, ITEMS, -1] = changed[:, ITEMS, -1] % 40 + 1
     with torch.inference_mode():
-        before, after = model.states(read), model.states(changed)
+        before, after = model.states(read, LENGTH), model.states(changed, LENGTH)
     torch.testing.assert_close(after[:, LENGTH - length : -1], before[:, LENGTH - length : -1], rtol=0, atol=1e-6)
     assert (after[:, -1] - before[:, -1]).abs().max() > 1e-2
 
@@ -47,7 +54,7 @@ def test_an_earlier_item_does_change_what_later_positions_say() -> None:
     changed = read.clone()
     changed[:, ITEMS, LENGTH - 10] = changed[:, ITEMS, LENGTH - 10] % 40 + 1
     with torch.inference_mode():
-        assert (model.states(changed)[:, -1] - model.states(read)[:, -1]).abs().max() > 1e-4
+        assert (model.states(changed, LENGTH)[:, -1] - model.states(read, LENGTH)[:, -1]).abs().max() > 1e-4
 
 
 def test_how_long_ago_the_last_choice_was_changes_what_is_expected_and_a_later_pause_nothing_before_it() -> None:
@@ -55,7 +62,7 @@ def test_how_long_ago_the_last_choice_was_changes_what_is_expected_and_a_later_p
     changed = read.clone()
     changed[:, PAUSES, -1] = (changed[:, PAUSES, -1] + 7) % 33
     with torch.inference_mode():
-        before, after = model.states(read), model.states(changed)
+        before, after = model.states(read, LENGTH), model.states(changed, LENGTH)
     torch.testing.assert_close(after[:, -10:-1], before[:, -10:-1], rtol=0, atol=1e-6)
     assert (after[:, -1] - before[:, -1]).abs().max() > 1e-2
 
@@ -113,7 +120,7 @@ def test_the_full_softmax_loss_equals_the_one_on_paper() -> None:
     weights[:, -4] = 0.0
     with torch.inference_mode():
         found = model.loss(read, targets, weights, ALL).item()
-        states, table = model.states(read).double().numpy(), model.table.weight.double().numpy()
+        states, table = model.states(read, LENGTH).double().numpy(), model.table.weight.double().numpy()
     total = 0.0
     for b, t in np.argwhere(weights.numpy() > 0):
         logits = table[1:] @ states[b, t]
@@ -138,7 +145,7 @@ def test_the_loss_is_against_the_items_named_and_no_others_learn_from_it() -> No
     targets[0, -1], targets[1, -1], weights[:, -1] = 7, 13, 1.0
     found = model.loss(read, targets, weights, among)
     with torch.inference_mode():
-        states, table = model.states(read)[:, -1].double().numpy(), model.table.weight.double().numpy()
+        states, table = model.states(read, LENGTH)[:, -1].double().numpy(), model.table.weight.double().numpy()
     losses = []
     for state, wanted in zip(states, (7, 13), strict=True):
         own, others = table[wanted] @ state, table[[row for row in among.tolist() if row != wanted]] @ state

@@ -122,5 +122,5 @@ def test_a_history_is_encoded_as_the_newest_known_items_on_the_right_with_their_
 
 def test_rows_are_decoded_in_their_order_without_padding_and_rows_it_does_not_have() -> None:
     known = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
-    found = known.decode(np.array([3, 0, 1, 4, -1]), np.array([0.5, 0.4, 0.25, 0.2, 0.1], np.float32))
-    assert found == [("c", 0.5), ("a", 0.25)]
+    items, scores = known.decode(np.array([3, 0, 1, 4, -1]), np.array([0.5, 0.4, 0.25, 0.2, 0.1], np.float32))
+    assert (items, scores.tolist()) == (["c", "a"], [0.5, 0.25])

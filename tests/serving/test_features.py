@@ -1,4 +1,4 @@
-"""Features: one column a fact, finite float16 whatever the sources say; the union of the sources' lists."""
+"""Features: one column a fact, finite float16 whatever the sources say."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,6 @@ from hypothesis import strategies as st
 
 from serving.client import PERSONAL
 from serving.features import ABSENT, COMPARED, DEEP, FEATURES, POPULAR, RANKER, SOURCES, Facts, features
-from serving.recommend import union
-
-keys = st.integers(0, 15)
-lists = st.tuples(*(st.lists(keys, max_size=10, unique=True) for _ in SOURCES))
 
 
 def facts(n: int, **given_: object) -> Facts:
@@ -41,24 +37,6 @@ def test_the_order_of_sources_and_features_is_part_of_the_wire_format() -> None:
         "popular_2000", "popular_10000", "popular_ever", "freshness", "age", "idle", "own", "own_last", "affinity",
     )  # fmt: skip
     assert (DEEP, RANKER, POPULAR) == (0, 11, (4, 5, 6, 7, 8))
-
-
-@given(lists)
-def test_a_union_holds_every_named_item_once_with_each_sources_rank(named: tuple[list[int], ...]) -> None:
-    found, ranks = union(
-        np.array([key for entries in named for key in entries], np.int64), np.array([len(entries) for entries in named]), 16
-    )
-    assert found.tolist() == list(dict.fromkeys(key for entries in named for key in entries))
-    assert (ranks.dtype, ranks.shape) == (np.uint8, (len(found), len(SOURCES)))
-    for source, entries in enumerate(named):
-        for at, key in enumerate(found.tolist()):
-            assert ranks[at, source] == (entries.index(key) if key in entries else ABSENT)
-
-
-def test_a_rank_beyond_a_byte_is_not_absence() -> None:
-    _, ranks = union(np.arange(300), np.array([300]), 300)
-    assert ranks[253:256, 0].tolist() == [253, 254, 254]
-    assert ranks[299, 0] == ABSENT - 1
 
 
 @given(st.integers(0, 12), st.integers(0, 99), st.booleans())

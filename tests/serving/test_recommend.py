@@ -11,9 +11,10 @@ from learners.crossed import WIDTH
 from learners.near import rank
 from learners.online import Online
 from learners.weights import LEAST, Weights
+from serving.candidates import NEWEST
 from serving.features import ABSENT, CONTEXTS, FEATURES, RANKER, SOURCES
 from serving.guard import Guard
-from serving.recommend import NEWEST, SAMPLE, Answer, Ask, View, answer, reasons
+from serving.recommend import SAMPLE, Answer, Ask, Scored, View, answer, reasons
 from serving.repeats import Repeats
 
 NOW = 1.7e9
@@ -44,7 +45,8 @@ def views() -> dict[bool, View]:
 
 
 def asked(view: View, ask: Ask, deep: list[tuple[str, float]] | None = None, temperature: float = 0.0, seed: int = 1) -> Answer:
-    return answer(view, ask, deep or [], temperature, np.random.default_rng(seed))
+    items, scores = zip(*deep, strict=True) if deep else ((), ())
+    return answer(view, ask, Scored(items, np.array(scores, np.float32)), temperature, np.random.default_rng(seed))
 
 
 def had(view: View, user: str) -> set[str]:
@@ -251,7 +253,7 @@ def test_the_unshown_sample_is_drawn_uniformly(views: dict[bool, View]) -> None:
     found: dict[str, int] = {}
     rng = np.random.default_rng(1)
     for _ in range(400):
-        made = answer(views[False], Ask("u1", k=5), [], 0.0, rng)
+        made = answer(views[False], Ask("u1", k=5), Scored(), 0.0, rng)
         for item in made.sample:
             found[item] = found.get(item, 0) + 1
     rest = len(made.candidates) - 5

@@ -29,6 +29,8 @@ from streams.once import CHUNK, FRESH, WINDOW, Once
 from streams.standing import POSITION, Standing
 from streams.timeline import Erased, Impression, Interacted, Moved, Reacted, Record, Shown, decode
 
+REPORTED = 1_000  # records after which metrics are due within a second, too
+
 _ledger = msgspec.msgpack.Decoder(Ledger)
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -155,7 +157,10 @@ class Fold:
                     self._close_idle(now, touched)
                     step.outputs += self._metrics(now, log.offset)
                     self.standing.second = now // 1000
+                told = self.standing.counts.get(FRESH, 0) // REPORTED
                 self._one(record, touched)
+                if self.standing.counts.get(FRESH, 0) // REPORTED > told:  # the last second of a burst is closed by nothing
+                    step.outputs += self._metrics(now, log.offset + 1)
             except Exception as error:
                 raise FoldError(log.offset) from error
         step.touched = self.online.changes()
@@ -306,7 +311,7 @@ class Fold:
                 touched.add(f"a·{user}")
 
     def _metrics(self, now: int, offset: int) -> list[Output]:
-        """The closed second as metrics: one signal per source and version, and the totals of this partition."""
+        """What was judged since the last ones as metrics: one signal per source and version, and the totals of this partition."""
         at, closed, self.standing.closed = utc(now / 1000), self.standing.closed, []
         where = {str(self.partition): offset}
         metrics = [Metric(signal=f"stream/{self.partition}", at=at, positions=where, counts=dict(self.standing.counts))]

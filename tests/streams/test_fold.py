@@ -13,7 +13,7 @@ import pytest
 from learners.online import Memory
 from streams import topics
 from streams.events import Metric
-from streams.fold import Fold, FoldError, Log, Step, shape
+from streams.fold import REPORTED, Fold, FoldError, Log, Step, shape
 from streams.standing import POSITION, Incompatible, Standing
 from streams.timeline import Erased, Reacted, Record, Shown, Source
 
@@ -112,6 +112,18 @@ def test_an_answer_is_judged_by_the_choice_after_those_it_knew_in_either_order(i
         assert block.hits[0] == 1
         assert block.hits[-1] == 1
         assert block.ndcgs[0] == pytest.approx(0.6309, abs=1e-3)
+
+
+def test_a_burst_is_reported_though_nothing_comes_after_it(interacted: Build, logs: Build) -> None:
+    records = logs(*(interacted(n, f"u{n % 9}", f"i{n % 7}", appended=5_000) for n in range(2 * REPORTED + 50)))
+    fold, found = Fold(0, 2), list[dict[str, int]]()
+    for start, end in ((0, 700), (700, 1_700), (1_700, len(records))):
+        for output in fold.fold(records[start:end]).outputs:
+            metric = json.loads(output.value)
+            if metric["signal"] == "stream/0":
+                found.append({**metric["counts"], "at": metric["positions"]["0"]})
+    assert [each.get("interactions", 0) for each in found] == [0, REPORTED, 2 * REPORTED]
+    assert [each["at"] for each in found] == [0, REPORTED, 2 * REPORTED]
 
 
 def test_feedback_that_comes_before_its_answer_waits_and_then_judges_it(interacted: Build, impression: Build, logs: Build) -> None:

@@ -316,12 +316,10 @@ def _everything(view: View, shared: Shared) -> list[str]:
 
 def _filled(ranks: npt.NDArray[np.uint8], order: Sequence[int]) -> npt.NDArray[np.float32]:
     """Scores that put the first source's list first, then what the second adds, and so on: -0, -1, -2, …"""
-    n = len(ranks)
-    keys = [ranks[:, source] for source in order]
-    lead = np.argmax(np.stack([k != ABSENT for k in keys]), axis=0)  # first source in the order that names the item
-    rank = np.stack(keys)[lead, np.arange(n)]
-    place = np.empty(n, np.float32)
-    place[np.lexsort((rank, lead))] = -np.arange(n, dtype=np.float32)
+    of, rows = ranks[:, order], np.arange(len(ranks))
+    lead = (of != ABSENT).argmax(1)  # first source in the order that names the item
+    place = np.empty(len(ranks), np.float32)
+    place[np.argsort(lead * (ABSENT + 1) + of[rows, lead], kind="stable")] = -rows
     return place
 
 

@@ -211,7 +211,9 @@ def impression(
 ) -> Impression:  # fmt: skip
     """What is logged of an answer, within `IMPRESSION_BYTES`: of the candidates the best ones that fit."""
     room = IMPRESSION_BYTES - 800 - 2.67 * made.features.size  # bytes; a candidate's ranks take 6 at most, zipped
-    n = int(np.searchsorted(np.cumsum([len(c) + 9.0 for c in made.candidates]), max(room, IMPRESSION_BYTES / 3)))
+    n = len(made.candidates)
+    if sum(map(len, made.candidates)) + 9 * n >= (most := max(room, IMPRESSION_BYTES / 3)):
+        n = int(np.searchsorted(np.cumsum([len(c) + 9.0 for c in made.candidates]), most))
     return Impression(
         id=id,
         user=user,

@@ -140,8 +140,13 @@ def parser() -> argparse.ArgumentParser:
         ("show", "the release card of a version"),
         ("promote", "make a version live; the one before is superseded, and may be promoted again"),
         ("rollback", "take a version out of service; the one that was live before it is live again"),
+        ("pin", "make a version live and keep it so: no other goes live until `thaw`"),
     ):
         parts.add_parser(name, parents=[where, machine], help=text).add_argument("version", type=int)
+    parts.add_parser("freeze", parents=[where, machine], help="what is live stays so: no canary and no promotion until `thaw`")
+    parts.add_parser("thaw", parents=[where, machine], help="end a freeze or a pin")
+    key = parts.add_parser("key", help="make a key that the trainer signs with, and print the public one for `signing.trusted`")
+    key.add_argument("file", type=Path)
     c.set_defaults(run=commands.release)
 
     c = sub.add_parser("dlq", help="dead letters: what could not be read, and why")

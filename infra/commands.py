@@ -229,7 +229,14 @@ def retrain(args: argparse.Namespace) -> int:
 def release(args: argparse.Namespace) -> int:
     from infra import control
     from serving.client import is_loaded
+    from serving.signature import new_key
 
+    if args.what == "key":
+        try:
+            print(new_key(args.file))
+        except (OSError, ValueError) as error:
+            raise Failed(f"{args.file}: {error}") from None
+        return 0
     settings = _running(args, "kafka")
     kafka = settings.kafka
     if args.what == "list":
@@ -239,11 +246,17 @@ def release(args: argparse.Namespace) -> int:
             if record.version:  # 0: a request that another one's training answered
                 by_version.setdefault(record.version, []).append(record)
         if args.json:
-            print(json.dumps({"live": fold.live, "canary": fold.canary, "versions": {v: fold.stages[v] for v in by_version}}))
+            print(
+                json.dumps(
+                    {"live": fold.live, "canary": fold.canary, "frozen": fold.frozen, "versions": {v: fold.stages[v] for v in by_version}}
+                )
+            )
             return 0
         if not by_version:
             print("no version yet: the first training comes with enough events (policy.volume_first), or with `headrace retrain`")
             return 0
+        if fold.frozen:
+            print(f"frozen: version {fold.live} stays live until `headrace release thaw`")
         since = control.since(records)
         print(f"{'#':>4} {'stage':12} {'since':19}  {'why':8} gate: NDCG@10 on held-out choices")
         for version, steps in sorted(by_version.items()):
@@ -258,16 +271,17 @@ def release(args: argparse.Namespace) -> int:
             raise Failed(f"no version {args.version}; `headrace release list` has those there are", 3)
         print(json.dumps(steps, indent=2))
         return 0
-    stage = {"promote": "live", "rollback": "rolled_back"}[args.what]
+    stage = {"promote": "live", "rollback": "rolled_back", "pin": "frozen", "freeze": "frozen", "thaw": "thawed"}[args.what]
     fold, _ = control.releases(kafka)
-    if args.version not in fold.stages:
-        raise Failed(f"no version {args.version}; `headrace release list` has those there are", 3)
-    if args.what == "promote" and not is_loaded(settings.triton.url, args.version):
-        raise Failed(f"Triton at {settings.triton.url} does not hold version {args.version} any more (rollout.keep); train a new one")
-    refused = control.move(kafka, args.version, stage)
+    version = getattr(args, "version", 0)
+    if version and version not in fold.stages:
+        raise Failed(f"no version {version}; `headrace release list` has those there are", 3)
+    if args.what in ("promote", "pin") and not is_loaded(settings.triton.url, version):
+        raise Failed(f"Triton at {settings.triton.url} does not hold version {version} any more (rollout.keep); train a new one")
+    refused = control.move(kafka, version, stage)
     if refused is not None:
         raise Failed(refused)
-    print(f"version {args.version}: {stage}")
+    print(f"version {version}: {stage}" if version else f"releases are {stage}")
     return 0
 
 

@@ -95,11 +95,14 @@ def since(records: Sequence[Release]) -> dict[int, datetime]:
 
 
 def move(kafka: Kafka, version: int, stage: str) -> str | None:
-    """Promote (`live`) or roll back (`rolled_back`) a version by a record; returns why not, where it is not allowed."""
+    """Promote (`live`), roll back (`rolled_back`), pin or freeze (`frozen`, version 0) or thaw by a record.
+
+    Returns why not, where it is not allowed.
+    """
     fold, _ = releases(kafka)
     refused = fold.apply(version, stage)
     if refused is None:
-        release = Release(id=f"operator-{uuid4().hex[:12]}", version=version, stage=stage, reason="operator", at=utc(time.time()))  # type: ignore[arg-type] # the two above
+        release = Release(id=f"operator-{uuid4().hex[:12]}", version=version, stage=stage, reason="operator", at=utc(time.time()))  # type: ignore[arg-type] # those above
         announce(kafka, topics.RELEASES, release, release.model)
     return refused
 

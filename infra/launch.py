@@ -140,5 +140,14 @@ def trainer(args: argparse.Namespace) -> int:
     from streams.trainer import run
 
     s = settings_of(args)
-    run(s.kafka, s.triton.url, s.triton.repository, Path(__file__).parent / "models" / "sequence", s.training, s.rollout, args.ready)
+    run(
+        s.kafka,
+        s.triton.url,
+        s.triton.repository,
+        Path(__file__).parent / "models" / "sequence",
+        s.training,
+        s.rollout,
+        s.signing,
+        args.ready,
+    )
     return 0

@@ -14,6 +14,7 @@ from feedback.policy import Policy
 from learners.online import Memory
 from learners.training import Training
 from serving.release import Rollout
+from serving.signature import Signing
 from streams.kafka import Kafka
 
 strict = ConfigDict(extra="forbid")
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     policy: Policy = Policy()
     training: Training = Training()
     rollout: Rollout = Rollout()
+    signing: Signing = Signing()
 
     @classmethod
     def settings_customise_sources(

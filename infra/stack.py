@@ -19,6 +19,7 @@ from infra.settings import Settings, Triton
 from infra.supervisor import Process, StartFailed, Supervisor
 from infra.tritonserver import TritonServer
 from serving.client import AsyncClient
+from serving.signature import Signing, new_key
 
 
 class Stack:
@@ -56,8 +57,12 @@ class Stack:
         if not self._triton_given:
             server = TritonServer.prepare(self.folder / "models")
             server.sweep()
-            self.settings = self.settings.model_copy(update={"triton": Triton(server.url, server.repository)})
-            servers.append(Process("triton", server.command, self._triton_answers, {**self.settings.environment(), **server.environment()}))
+            key = self.settings.signing.key or self.folder / "signing.key"
+            self.settings = self.settings.model_copy(
+                update={"triton": Triton(server.url, server.repository), "signing": Signing(key, new_key(key))}
+            )
+            public = self.settings.model_copy(update={"signing": Signing(trusted=self.settings.signing.trusted)})
+            servers.append(Process("triton", server.command, self._triton_answers, {**public.environment(), **server.environment()}))
         servers.append(self.worker(0))
         await asyncio.gather(*(self._start(process) for process in servers))
         self._later = asyncio.create_task(self._start_trainer())

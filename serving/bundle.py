@@ -1,8 +1,8 @@
 """A bundle: all that one version of the sequence model is, in one folder that Triton can load.
 
-    model.onnx  model.py  vocabulary.json  popular.json  canary.npz  weights.safetensors  card.json  manifest.json
+    model.onnx  model.py  vocabulary.json  popular.json  canary.npz  weights.safetensors  card.json  manifest.json  manifest.sig
 
-The manifest holds the sha256 of every other file; its own sha256 is the version's hash in `releases.v1`.
+The manifest holds the sha256 of every other file but its signature; its own sha256 is the version's hash in `releases.v1`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from learners.histories import LENGTH
 from serving.failpoint import failpoint
+from serving.signature import is_signed, signed
 
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 
 class Corrupt(ValueError):
@@ -35,9 +36,9 @@ class Vocabulary:
     popular: list[str]
 
     @staticmethod
-    def load(folder: Path, sha256: str | None = None) -> Vocabulary:
-        """Read it, and make sure that it is the one of the manifest `sha256`; raises OSError or `Corrupt`."""
-        manifest = _manifest(folder, sha256)
+    def load(folder: Path, sha256: str | None = None, trusted: str = "") -> Vocabulary:
+        """Read it, and make sure that it is the one of the manifest `sha256`, signed with `trusted`; raises OSError or `Corrupt`."""
+        manifest = _manifest(folder, sha256, trusted, folder.name)
         items, popular = (json.loads(_checked(folder / name, manifest)) for name in ("vocabulary.json", "popular.json"))
         return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular)
 
@@ -55,35 +56,51 @@ class Vocabulary:
         return [items[row - 1] for row in rows[known].tolist()], scores[known]
 
 
-def seal(folder: Path) -> str:
-    """Write the manifest of everything in the folder; returns the manifest's sha256."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
+def seal(folder: Path, version: int = 0, key: Path | None = None) -> str:
+    """Write the manifest of everything in the folder, and sign it for that version with `key`; returns the manifest's sha256."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in (MANIFEST, SIGNATURE))
     manifest = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     text = json.dumps(manifest, indent=1, sort_keys=True).encode()
     failpoint("bundle.seal")
     (folder / MANIFEST).write_bytes(text)
+    if key is not None:
+        failpoint("bundle.sign")
+        (folder / SIGNATURE).write_bytes(signed(key, version, text))
     return hashlib.sha256(text).hexdigest()
 
 
-def verify(folder: Path, sha256: str | None = None) -> None:
-    """Raise `Corrupt` where a file is missing, changed, unknown or a link, or the manifest is not the one of `sha256`."""
-    manifest = _manifest(folder, sha256)
-    there = {p.name for p in folder.iterdir() if p.name not in (MANIFEST, "__pycache__")}
+def verify(folder: Path, sha256: str | None = None, trusted: str = "", version: str | None = None) -> None:
+    """Raise `Corrupt` where a file is missing, changed, unknown or a link, the manifest is not the one of `sha256`, or not signed with the
+    private key of `trusted` for this version (the folder's name, unless it says otherwise).
+
+    Beside a model that is served Python leaves its compiled code, and nothing else may be there; a bundle that is not served has none.
+    """
+    manifest = _manifest(folder, sha256, trusted, version or folder.name)
+    there = {p.name for p in folder.iterdir() if p.name not in (MANIFEST, SIGNATURE)}
+    cache = folder / "__pycache__"
+    if version is None and cache.is_dir() and not cache.is_symlink() and all(p.match("model.cpython-*.pyc") for p in cache.iterdir()):
+        there.remove(cache.name)
     if there != manifest.keys():
         raise Corrupt(f"{folder}: files {sorted(there ^ manifest.keys())} are missing or not in the manifest")
     for name in manifest:
         _checked(folder / name, manifest)
 
 
-def _manifest(folder: Path, sha256: str | None) -> dict[str, str]:
+def _manifest(folder: Path, sha256: str | None, trusted: str, version: str) -> dict[str, str]:
     file = folder / MANIFEST
     try:
+        if file.is_symlink():
+            raise ValueError("a link")
         text = file.read_bytes()
         manifest: dict[str, str] = json.loads(text)
     except (OSError, ValueError) as error:
         raise Corrupt(f"{file}: {error}") from None
     if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256:
         raise Corrupt(f"{file}: not the manifest of {sha256}")
+    if trusted:
+        signature = folder / SIGNATURE
+        if not signature.is_file() or not version.isdigit() or not is_signed(trusted, int(version), text, signature.read_bytes()):
+            raise Corrupt(f"{signature}: not a signature of version {version} by the key that is trusted")
     return manifest
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +23,62 @@ class NotPublished(Exception):
     """The version is not served; the old ones are. The text says why."""
 
 
-def publish(staged: Path, repository: Path, templates: Path, url: str, version: int, keep: Sequence[int], timeout_s: float = 60.0) -> float:
-    """Move the bundle `staged` into `repository`/sequence/<version>, load it beside the versions `keep`, prove it.
+class Superseded(Exception):
+    """Another trainer has begun since: whatever this one does to the repository is wrong."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trainer's hold on a repository, by its epoch: what a trainer that was paused wakes up to find is another's."""
+
+    repository: Path
+    epoch: int
+
+    @property
+    def _file(self) -> Path:
+        return self.repository.with_name(self.repository.name + ".epoch")
+
+    def take(self) -> None:
+        """From now on the repository is ours. Raises `Superseded` where a later trainer has it."""
+        if self._file.exists() and int(self._file.read_text()) > self.epoch:
+            self.mine(self._file)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._file.with_name(self._file.name + ".new")
+        failpoint("publish.claim")
+        fresh.write_text(str(self.epoch))
+        failpoint("publish.claimed")
+        os.replace(fresh, self._file)
+
+    def mine(self, path: Path) -> Path:
+        """`path`, which is in the repository; raises `Superseded` where that is no longer ours."""
+        if (there := self._file.read_text()) != str(self.epoch):
+            raise Superseded(f"the epoch {self.epoch} is over, the repository is of epoch {there}")
+        return path
+
+
+def publish(
+    staged: Path, claim: Claim, templates: Path, url: str, version: int, keep: Sequence[int], trusted: str = "", timeout_s: float = 60.0
+) -> float:
+    """Move the bundle `staged` into the repository's sequence/<version>, load it beside the versions `keep`, prove it.
 
     Written beside the repository, synced, renamed in: a half-written version is never visible. The version policy on
     disk names what stays loaded before the load, so that a restart of Triton comes up right. Returns the seconds it
-    took; raises `NotPublished`, with the old versions serving as before.
+    took; raises `NotPublished`, with the old versions serving as before; `Superseded`, with nothing touched from then on.
     """
-    began, model = time.monotonic(), repository / MODEL
+    began, model = time.monotonic(), claim.repository / MODEL
     target = model / str(version)
-    verify(staged)
+    verify(staged, trusted=trusted, version=str(version))
     for file in staged.iterdir():
         _sync(file)
     _sync(staged)
-    if target.exists():  # a former try that nobody named
-        _withdraw(model, templates, target, keep)
+    if claim.mine(target).exists():  # a former try that nobody named
+        _withdraw(claim, templates, target, keep)
     model.mkdir(parents=True, exist_ok=True)
     failpoint("publish.synced")
-    staged.rename(target)
+    staged.rename(claim.mine(target))
     failpoint("publish.renamed")
     _sync(model)
-    _write_configs(model, templates, [*keep, version])
+    _write_configs(claim, templates, [*keep, version])
     try:
         with triton.InferenceServerClient(url) as client:  # a channel of its own
             failpoint("publish.load")
@@ -51,22 +87,22 @@ def publish(staged: Path, repository: Path, templates: Path, url: str, version: 
             prove(client, target, version)
         failpoint("publish.proved")
     except Exception as error:
-        _withdraw(model, templates, target, keep)
+        _withdraw(claim, templates, target, keep)
         raise NotPublished(f"version {version}: {str(error)[:500]}") from error
-    _prune(model, [*keep, version])
+    _prune(claim.mine(model), [*keep, version])
     failpoint("publish.pruned")
     return time.monotonic() - began
 
 
-def _withdraw(model: Path, templates: Path, target: Path, keep: Sequence[int]) -> None:
+def _withdraw(claim: Claim, templates: Path, target: Path, keep: Sequence[int]) -> None:
     """Take a version out of the repository; its name first, so that a restart of Triton never looks for a folder that is gone."""
     if keep:
-        _write_configs(model, templates, keep)
+        _write_configs(claim, templates, keep)
         failpoint("publish.withdraw")
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(claim.mine(target), ignore_errors=True)
     else:
         failpoint("publish.withdraw_first")
-        shutil.rmtree(model, ignore_errors=True)
+        shutil.rmtree(claim.mine(target).parent, ignore_errors=True)
 
 
 def prove(client: triton.InferenceServerClient, folder: Path, version: int) -> None:
@@ -82,8 +118,9 @@ def prove(client: triton.InferenceServerClient, folder: Path, version: int) -> N
         raise NotPublished(f"version {version} answers its canary with scores that differ by {worst:.3g}")
 
 
-def _write_configs(model: Path, templates: Path, versions: Sequence[int]) -> None:
+def _write_configs(claim: Claim, templates: Path, versions: Sequence[int]) -> None:
     """Both configurations of one repository: onnxruntime on the official image, the python shim on the wheel."""
+    model = claim.repository / MODEL
     policy = f"version_policy {{ specific {{ versions: [ {', '.join(str(v) for v in sorted(set(versions)))} ] }} }}\n"
     (model / "configs").mkdir(exist_ok=True)
     for name in ("config.pbtxt", "configs/wheel.pbtxt"):
@@ -91,7 +128,7 @@ def _write_configs(model: Path, templates: Path, versions: Sequence[int]) -> Non
         failpoint(f"publish.{Path(name).stem}")
         fresh.write_text((templates / name).read_text() + policy)
         failpoint(f"publish.{Path(name).stem}_written")
-        os.replace(fresh, model / name)
+        os.replace(fresh, claim.mine(model / name))
 
 
 def _prune(model: Path, versions: Sequence[int]) -> None:

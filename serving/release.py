@@ -4,7 +4,10 @@
         └─▶ refused   └──────────┴─────────┴────────┴─▶ rolled_back
 
 A step that the table does not allow is ignored, with its reason; operators' records go through the same door. So is a
-record that was read before: an old `live` that somebody sends again does not move what serves.
+record that was read before: an old `live` that somebody sends again does not move what serves. And so is one of a trainer
+whose epoch is over: each trainer that begins has one of its own, higher than those before.
+
+`frozen` makes a version live (0: the one that is) and keeps it so: until `thawed` no other may become canary or live.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ ALLOWED: dict[str, frozenset[str | None]] = {
     "canary": frozenset({"candidate", "shadow"}),
     "live": frozenset({"candidate", "shadow", "canary", "superseded", "rolled_back"}),
     "rolled_back": frozenset({"candidate", "shadow", "canary", "live"}),
+    "frozen": frozenset({"candidate", "shadow", "canary", "live", "superseded", "rolled_back"}),
 }
+SWITCHES = frozenset({"frozen", "thawed"})  # these may be about no version at all
 
 
 JUMP = 1_000  # how far beyond the newest version a new one may be
@@ -53,24 +58,37 @@ class Releases:
     lives: list[int] = field(default_factory=list)  # every version that was live, in order
     requests: dict[str, str] = field(default_factory=dict)  # request id -> last stage it led to
     read: set[str] = field(default_factory=set)  # ids of all records that counted
+    epoch: int = 0  # of the last trainer that was heard of
+    frozen: bool = False
 
     def apply(
-        self, version: int, stage: str, share: float | None = None, sha256: str | None = None, request: str | None = None, id: str = ""
-    ) -> str | None:
-        """Take the record `id` in; returns why it was ignored, None where it counted."""
+        self, version: int, stage: str, share: float | None = None, sha256: str | None = None, request: str | None = None, id: str = "",
+        epoch: int | None = None,
+    ) -> str | None:  # fmt: skip
+        """Take the record `id` in; returns why it was ignored, None where it counted. `epoch` of the trainer, None of an operator."""
         if id in self.read:
             return f"the record {id} has been read before"
+        if epoch is not None and epoch < self.epoch:
+            return f"the epoch {epoch} is over, a trainer has begun epoch {self.epoch}"
+        if version == 0 and stage in SWITCHES:
+            return self._switch(stage, id)
         before = self.stages.get(version)
-        if before not in ALLOWED[stage]:
+        if before not in ALLOWED.get(stage, ()):
             return f"version {version} is {before or 'unknown'}, it cannot become {stage}"
         if stage == "candidate" and version <= max(self.lives, default=0):
             return f"version {version} is not newer than {max(self.lives)}, which was live"
         if before is None and version > self.newest + JUMP:
             return f"version {version} is more than {JUMP} beyond {self.newest}, the newest"
+        if self.frozen and stage in ("shadow", "canary", "live"):
+            return f"version {version} cannot become {stage}: releases are frozen until an operator thaws them"
+        if stage == "frozen":
+            self._switch(stage, id)
+            stage = "live"
         if version:
             self.stages[version] = stage
         if id:
             self.read.add(id)
+        self.epoch = max(self.epoch, epoch or 0)
         if sha256 is not None:
             self.hashes[version] = sha256
         if request is not None:
@@ -91,6 +109,18 @@ class Releases:
                 self.stages[self.live] = "live"
         if version == self.canary and stage in ("live", "rolled_back", "refused"):
             self.canary, self.share = 0, 0.0
+        return None
+
+    def _switch(self, stage: str, id: str) -> str | None:
+        """Freeze, which ends a canary, or thaw."""
+        if stage == "thawed" and not self.frozen:
+            return "releases are not frozen"
+        self.frozen = stage == "frozen"
+        if self.frozen and self.canary:
+            self.stages[self.canary] = "superseded"
+            self.canary, self.share = 0, 0.0
+        if id:
+            self.read.add(id)
         return None
 
     def version_for(self, user: str) -> tuple[int, Literal["live", "canary"]]:

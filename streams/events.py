@@ -132,14 +132,14 @@ class RetrainingRequest(Event):
     at: AwareDatetime
 
 
-Stage = Literal["requested", "candidate", "refused", "shadow", "canary", "live", "rolled_back"]
+Stage = Literal["requested", "candidate", "refused", "shadow", "canary", "live", "rolled_back", "frozen", "thawed"]
 
 
 class Release(Event):
     """`releases.v1`, key model: one step of one version's life, and the request that caused it.
 
     What is live is a fold of the whole topic (serving/release.py). `share` is the canary's share of users; `sha256`
-    the manifest's; `lineage` {topic: {partition: [from, to)}} what the model has learned from.
+    the manifest's; `lineage` {topic: {partition: [from, to)}} what the model has learned from; `epoch` the trainer's whose record it is.
     """
 
     id: Id
@@ -152,17 +152,20 @@ class Release(Event):
     sha256: str | None = None
     gates: dict[str, Any] | None = None
     lineage: dict[str, dict[str, list[int]]] | None = None
+    epoch: Whole | None = None
     at: AwareDatetime
 
     @model_validator(mode="after")
     def _version_where_needed(self) -> Release:
-        if self.stage not in ("requested", "refused") and self.version == 0:
+        if self.stage not in ("requested", "refused", "frozen", "thawed") and self.version == 0:
             raise ValueError(f"version must be at least 1 for stage {self.stage!r}")
+        if self.stage == "thawed" and self.version:
+            raise ValueError("version must be 0 for stage 'thawed'")
         return self
 
     def apply_to(self, releases: Releases) -> str | None:
         """Take this record into the fold; returns why it was ignored, None where it counted."""
-        return releases.apply(self.version, self.stage, self.share, self.sha256, self.request, self.id)
+        return releases.apply(self.version, self.stage, self.share, self.sha256, self.request, self.id, self.epoch)
 
 
 # Topic name -> model, for validation, the exported schemas and the golden files.

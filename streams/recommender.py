@@ -63,8 +63,8 @@ class Response:
 class Recommender:
     """Answers batches of requests. One per process, called from one thread; the replica runs beside it."""
 
-    def __init__(self, kafka: Kafka, repository: str, temperature: float, boot_s: float) -> None:
-        self._repository, self._temperature = Path(repository), temperature
+    def __init__(self, kafka: Kafka, repository: str, temperature: float, boot_s: float, trusted: str = "") -> None:
+        self._repository, self._temperature, self._trusted = Path(repository), temperature, trusted
         self._vocabularies: dict[int, Vocabulary] = {}
         self._releases = Releases()  # what answers go by: the replica's fold as it was when its vocabularies were last looked for
         self._loading = threading.Lock()
@@ -105,7 +105,7 @@ class Recommender:
             for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
                 try:
                     folder = self._repository / "sequence" / str(version)
-                    self._vocabularies[version] = Vocabulary.load(folder, releases.hashes.get(version))
+                    self._vocabularies[version] = Vocabulary.load(folder, releases.hashes.get(version), self._trusted)
                 except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here (yet), or not the one named
                     self._load_again = time.monotonic() + BREAK_S
                     log.warning("vocabulary of version %s: %s", version, error)

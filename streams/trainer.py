@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 from pydantic import ValidationError
 
@@ -30,8 +30,9 @@ from learners.histories import Event
 from learners.training import Training
 from serving import bundle, gate
 from serving.failpoint import failpoint
-from serving.publish import publish
+from serving.publish import Claim, Superseded, publish
 from serving.release import Releases, Rollout
+from serving.signature import Signing
 from streams import topics
 from streams.canary import judged
 from streams.events import Metric, Release, RetrainingRequest, to_bytes, utc
@@ -40,14 +41,17 @@ from streams.kafka import Kafka
 
 log = logging.getLogger("headrace.trainer")
 CANARY_WINDOWS = 16
+FROZEN = "releases are frozen until an operator thaws them"
 POPULAR = 500  # items a bundle carries for a server that starts without Kafka
 
 
 class Trainer:
     """`templates`: the folder with Triton's files for `sequence`."""
 
-    def __init__(self, kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout) -> None:
-        self.kafka, self.url, self.repository, self.templates = kafka, url, repository, templates
+    def __init__(
+        self, kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, signing: Signing
+    ) -> None:
+        self.kafka, self.url, self.repository, self.templates, self.signing = kafka, url, repository, templates, signing
         self._staging = repository.with_name(repository.name + ".staging")
         self.training, self.rollout = training, rollout
         self.stopping = False
@@ -58,14 +62,19 @@ class Trainer:
             kafka.prefix + topics.RETRAINING_REQUESTS, **common, group_id=f"{kafka.prefix}trainer", enable_auto_commit=False,
             auto_offset_reset="earliest", isolation_level="read_committed", max_poll_interval_ms=1_800_000, session_timeout_ms=10_000,
         )  # fmt: skip
-        self._told = KafkaConsumer(**common, enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed")
-        place = TopicPartition(kafka.prefix + topics.RELEASES, 0)
-        self._told.assign([place])
-        self._told.seek_to_beginning(place)
+        self._told = KafkaConsumer(
+            **common, group_id=f"{kafka.prefix}releases", enable_auto_commit=False, auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )  # fmt: skip
+        self._told_at = TopicPartition(kafka.prefix + topics.RELEASES, 0)
+        self._told.assign([self._told_at])
+        self._lettered = self._told.committed(self._told_at) or 0  # release records below have had their dead letters
+        self._told.seek_to_beginning(self._told_at)
         self._producer = KafkaProducer(**common, transactional_id=f"{kafka.prefix}trainer-sequence", transaction_timeout_ms=60_000)
-        self._fencing = False  # whoever has the requests fences; a second trainer that only waits does not
+        self._claim: Claim | None = None  # whoever has the requests claims the repository, and fences; one that only waits does not
         self._records: list[Release] = []
         self._heard: set[str] = set()  # ids of all release records read
+        self._ignored: list[tuple[Any, str, str]] = []  # release records that did not count, the reason and its detail
 
     # --- bus ---------------------------------------------------------------------------------------------------------
     def _catch_up(self, until: str | None = None) -> None:
@@ -74,10 +83,9 @@ class Trainer:
         `until`: a record of ours that has to be among them. A commit returns before its markers are written, so for a
         moment the committed end of the topic may not include what we have just said.
         """
-        (place,) = self._told.assignment()
-        end = self._told.end_offsets([place])[place]
+        end = self._told.end_offsets([self._told_at])[self._told_at]
         deadline = time.monotonic() + 30
-        while self._told.position(place) < end or (until is not None and until not in self._heard):
+        while self._told.position(self._told_at) < end or (until is not None and until not in self._heard):
             if time.monotonic() > deadline:
                 raise KafkaTimeoutError(f"the release record {until} did not become visible within 30 s")
             for records in self._told.poll(timeout_ms=500).values():
@@ -85,24 +93,58 @@ class Trainer:
                     try:
                         release = Release.model_validate_json(record.value)
                     except ValidationError as error:
-                        log.warning("release record at %s ignored: %s", record.offset, error)
+                        self._ignored.append((record, "invalid", _first(error)))
                         continue
                     self._heard.add(release.id)
-                    if release.apply_to(self.releases) is None:
+                    ignored = release.apply_to(self.releases)
+                    if ignored is None:
                         self._records.append(release)
+                    else:
+                        self._ignored.append((record, "not_allowed", ignored))
+
+    def _bury(self) -> None:
+        """Dead letters for release records that did not count; each once, however often a trainer starts."""
+        for record, reason, detail in self._ignored:
+            if record.offset >= self._lettered:
+                log.warning("release record at %s ignored: %s", record.offset, detail)
+                self._letter(record, topics.RELEASES, reason, detail, OffsetAndMetadata(record.offset + 1, "", -1))
+                self._lettered = record.offset + 1
+        self._ignored = []
 
     def _tell(self, stage: Any, version: int, request: RetrainingRequest, **more: Any) -> None:
-        release = Release(id=f"{request.id}-{stage}", version=version, stage=stage, request=request.id, at=utc(time.time()), **more)
+        assert self._claim is not None
+        release = Release(
+            id=f"{request.id}-{stage}",
+            version=version,
+            stage=stage,
+            request=request.id,
+            epoch=self._claim.epoch,
+            at=utc(time.time()),
+            **more,
+        )
         self._send([(topics.RELEASES, release.model.encode(), to_bytes(release))], stage)
         self._catch_up(until=release.id)
         log.info("%s version %s %s", stage, version, more.get("reason") or "")
 
-    def _send(self, records: list[tuple[str, bytes, bytes]], what: str, headers: list[tuple[str, bytes]] | None = None) -> None:
-        """All or none of the records (topic, key, value); `what` names its failpoints."""
+    def _letter(self, record: Any, topic: str, reason: str, detail: str, done: Any = None) -> None:
+        """A record that cannot be followed, and why; `done`: where to go on in `topic`, committed with it."""
+        why = {"reason": reason, "detail": detail, "topic": record.topic, "partition": record.partition, "offset": record.offset}
+        headers = [(f"headrace.error.{k}", str(v).encode()) for k, v in why.items()]
+        self._send([(topics.dead_letters(topic), record.key or b"", record.value or b"")], "letter", headers, done)
+
+    def _send(
+        self, records: list[tuple[str, bytes, bytes]], what: str, headers: list[tuple[str, bytes]] | None = None, done: Any = None
+    ) -> None:
+        """All or none of the records (topic, key, value); `what` names its failpoints.
+
+        `done`: how far release records have been looked at.
+        """
         failpoint(f"{what}.begin")
         self._producer.begin_transaction()
         for topic, key, value in records:
             self._producer.send(self.kafka.prefix + topic, key=key, value=value, headers=headers or [], partition=0)
+        if done is not None:
+            self._producer.send_offsets_to_transaction({self._told_at: done}, f"{self.kafka.prefix}releases")
         failpoint(f"{what}.sent")
         self._producer.commit_transaction()
         failpoint(f"{what}.told")
@@ -113,14 +155,18 @@ class Trainer:
         self._catch_up()
         while not self.stopping:
             polled = self._requests.poll(timeout_ms=300)
-            if self._requests.assignment() and not self._fencing:
-                self._producer.init_transactions()
+            if self._requests.assignment() and self._claim is None:
+                self._producer.init_transactions()  # from here on nobody before us writes a record
+                self._catch_up()
+                self._claim = Claim(self.repository, self.releases.epoch + 1)
+                self._claim.take()
                 failpoint("stage.sweep")
                 shutil.rmtree(self._staging, ignore_errors=True)  # what a killed trainer left
-                self._fencing = True
             waiting = [self._read(record) for records in polled.values() for record in records]
             requests = [request for request in waiting if request is not None]
             self._catch_up()
+            if self._claim is not None:
+                self._bury()
             open_ = [r for r in requests if self.releases.requests.get(r.id) not in ("live", "refused", "rolled_back")]
             if open_:
                 # A drift knows where the change began; of several, the newest speaks for all.
@@ -150,16 +196,8 @@ class Trainer:
         try:
             return RetrainingRequest.model_validate_json(record.value or b"")
         except ValidationError as error:
-            why = {
-                "reason": "invalid",
-                "detail": str(error.errors(include_url=False)[0]["msg"]),
-                "topic": record.topic,
-                "partition": record.partition,
-                "offset": record.offset,
-            }
-            headers = [(f"headrace.error.{k}", str(v).encode()) for k, v in why.items()]
-            self._send([(topics.dead_letters(topics.RETRAINING_REQUESTS), record.key or b"", record.value or b"")], "letter", headers)
-            log.warning("request at %s ignored: %s", record.offset, why["detail"])
+            log.warning("request at %s ignored: %s", record.offset, _first(error))
+            self._letter(record, topics.RETRAINING_REQUESTS, "invalid", _first(error))
             return None
 
     def _serve(self, request: RetrainingRequest) -> None:
@@ -168,12 +206,15 @@ class Trainer:
         version = known[-1].version if known else self.releases.newest + 1
         if stage is None:
             self._tell("requested", version, request, reason=request.reason)
+        if self.releases.frozen:
+            self._tell("refused", version, request, reason=FROZEN)
+            return
         if stage in (None, "requested"):
             try:
                 if not self._candidate(version, request):
                     return
-            except KafkaError:
-                raise  # the bus is in trouble, not the candidate: the next start takes the request up again
+            except (KafkaError, Superseded):
+                raise  # the bus is in trouble, or another trainer there; not the candidate: the next start takes the request up again
             except Exception as error:  # whatever a training ends with, the request gets an answer and the next its turn
                 log.exception("version %s", version)
                 self._tell("refused", version, request, reason=f"{type(error).__name__}: {error}"[:500])
@@ -253,8 +294,10 @@ class Trainer:
             (staged / "card.json").write_text(json.dumps(card, indent=1))
             failpoint("stage.whole")
             staged.chmod(0o755)
-            sha256 = bundle.seal(staged)
-            seconds = publish(staged, self.repository, self.templates, self.url, version, self.releases.loaded(self.rollout.keep))
+            sha256 = bundle.seal(staged, version, self.signing.key)
+            assert self._claim is not None
+            keep = self.releases.loaded(self.rollout.keep)
+            seconds = publish(staged, self._claim, self.templates, self.url, version, keep, self.signing.trusted)
             gates["load_s"] = round(seconds, 3)
             return sha256
         finally:
@@ -269,7 +312,7 @@ class Trainer:
         if not version:
             return None
         try:
-            bundle.verify(self._folder(version), self.releases.hashes.get(version))
+            bundle.verify(self._folder(version), self.releases.hashes.get(version), self.signing.trusted)
             return bundle.Vocabulary.load(self._folder(version))
         except (OSError, bundle.Corrupt) as error:
             log.warning("no warm start from version %s: %s", version, error)
@@ -300,6 +343,9 @@ class Trainer:
         """Canary, then live; or rolled back on evidence of harm. Operators' records win over ours."""
         if self.releases.stages.get(version) in ("candidate", "shadow"):
             self._tell("canary", version, request, share=self.rollout.canary_share)
+        if self.releases.frozen and self.releases.stages.get(version) == "candidate":
+            self._tell("refused", version, request, reason=FROZEN)
+            return
         canary = judged(self.kafka, version, self.releases.live, self.rollout, lambda: self.stopping)
         if self.stopping:
             return  # whoever starts next goes on from the canary record
@@ -313,6 +359,10 @@ class Trainer:
             self._tell("live", version, request, gates=canary.figures())
 
 
+def _first(error: ValidationError) -> str:
+    return str(error.errors(include_url=False)[0]["msg"])
+
+
 def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
     """What an exported model takes for these questions; `items` in its vocabulary."""
     from learners import export
@@ -320,7 +370,10 @@ def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
     return gate.Cost(len(onnx) / 1e6, export.cost_ms(onnx, asked.histories, items), items)
 
 
-def run(kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, ready: Path | None = None) -> None:
+def run(
+    kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, signing: Signing,
+    ready: Path | None = None,
+) -> None:  # fmt: skip
     """Run until SIGTERM or SIGINT."""
     import os
 
@@ -328,7 +381,7 @@ def run(kafka: Kafka, url: str, repository: Path, templates: Path, training: Tra
     logging.getLogger("kafka").setLevel(logging.ERROR)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.nice(10)  # answers come first on a machine that trains beside serving
-    trainer = Trainer(kafka, url, repository, templates, training, rollout)
+    trainer = Trainer(kafka, url, repository, templates, training, rollout, signing)
 
     def stop(number: int, frame: object) -> None:
         trainer.stopping = True

@@ -22,6 +22,7 @@ from infra.replay import backfill, rows
 from infra.settings import Settings, Triton
 from infra.tritonserver import TritonServer
 from serving.client import Client, is_loaded
+from serving.signature import Signing, new_key
 from streams import topics
 from streams.events import Metric, utc
 from tests.chaos import oracle
@@ -46,7 +47,8 @@ UNREACHED = {"commit.full", "ingest.full", "open.barrier_outputs"}  # records of
 STAGES = [f"{stage}.{moment}" for stage in ("requested", "candidate", "canary", "live") for moment in ("begin", "sent", "told")]
 TRAINER = [
     *STAGES, "progress.begin", "progress.sent", "progress.told", "request.commit", "request.committed", "stage.sweep", "stage.begin",
-    "stage.model", "stage.vocabulary", "stage.canary", "stage.whole", "stage.remove", "bundle.seal", "publish.synced", "publish.renamed",
+    "stage.model", "stage.vocabulary", "stage.canary", "stage.whole", "stage.remove", "bundle.seal", "bundle.sign",
+    "publish.claim", "publish.claimed", "publish.synced", "publish.renamed",
     "publish.config", "publish.config_written", "publish.wheel", "publish.wheel_written", "publish.load", "publish.loaded",
     "publish.proved", "publish.prune", "publish.pruned",
 ]  # fmt: skip
@@ -141,7 +143,8 @@ class Training:
     def __init__(self, folder: Path, cluster: Cluster) -> None:
         self.cluster, self.folder = cluster, folder
         self.server = TritonServer.prepare(folder / "models")
-        settings = Settings(kafka=cluster.kafka, triton=Triton(self.server.url, self.server.repository))
+        key = folder / "signing.key"
+        settings = Settings(kafka=cluster.kafka, triton=Triton(self.server.url, self.server.repository), signing=Signing(key, new_key(key)))
         self.environment = {
             **os.environ, **settings.environment(), "HEADRACE_ROLLOUT__DEADLINE_S": "1", "HEADRACE_ROLLOUT__KEEP": "2",
             "PYTHONPATH": str(ROOT),

@@ -86,6 +86,40 @@ def test_a_second_version_is_promoted_and_rolled_back_within_a_second(stack: Run
     stack.run("release", "show", "99", code=3)
 
 
+def test_what_is_pinned_stays_live_until_it_is_thawed(stack: Running, backfilled: str) -> None:
+    fold = control.releases(stack.kafka)[0]
+    first, second = min(v for v in fold.stages if fold.stages[v] in ("live", "rolled_back")), fold.newest
+    stack.run("release", "pin", str(second))
+    user = rows(DEMO_DATA)[0].user
+    until(lambda: stack.ask(user).model_version == second, 1)
+    assert "frozen" in stack.run("release", "promote", str(first), code=1) + stack.run("release", "list")
+    stack.run("retrain", "--wait", "60", code=1)
+    assert "releases are frozen" in str(control.releases(stack.kafka)[1][-1].reason)
+    assert "thawed" in stack.run("release", "thaw")
+    stack.run("release", "promote", str(first))
+    until(lambda: stack.ask(user).model_version == first, 1)
+    stack.run("release", "freeze")
+    assert json.loads(stack.run("release", "list", "--json"))["frozen"] is True
+    stack.run("release", "thaw")
+
+
+def test_a_release_record_that_is_not_allowed_is_a_dead_letter_with_its_reason(stack: Running, backfilled: str) -> None:
+    live, records = control.releases(stack.kafka)[0].live, control.releases(stack.kafka)[1]
+    lower = Release(id="a-former-trainer", version=live + 1, stage="candidate", epoch=0, at=utc(time.time()))
+    replayed = next(r for r in records if r.stage == "live")
+    unknown = Release(id="from-nowhere", version=live + 5_000, stage="candidate", at=utc(time.time()))
+    for value in (to_bytes(lower), to_bytes(replayed), to_bytes(unknown), b'{"stage": "live"}'):
+        stack.send(topics.RELEASES, value, "sequence")
+    wanted = ("epoch 0 is over", "has been read before", "more than 1000 beyond", "Field required")
+
+    def told() -> list[str]:
+        return [str(letter["detail"]) for letter in control.letters(stack.kafka) if letter["topic"] == topics.RELEASES]
+
+    until(lambda: all(any(part in detail for detail in told()) for part in wanted), 10, 0.3)
+    assert len([detail for detail in told() if "has been read before" in detail]) == 1
+    assert control.releases(stack.kafka)[0].live == live
+
+
 def test_a_request_that_cannot_be_read_is_a_dead_letter_and_the_trainer_goes_on(stack: Running, backfilled: str) -> None:
     stack.send(topics.RETRAINING_REQUESTS, b'{"model": 7}', "sequence")
     until(lambda: [x for x in control.letters(stack.kafka) if x["topic"] == topics.RETRAINING_REQUESTS], 10, 0.3)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from learners.histories import LENGTH
-from serving.bundle import MANIFEST, Corrupt, Vocabulary, seal, verify
+from serving.bundle import MANIFEST, SIGNATURE, Corrupt, Vocabulary, seal, verify
+from serving.signature import Signing, new_key
 
 
 @pytest.fixture
@@ -88,10 +90,16 @@ def test_a_bundle_sealed_anew_is_not_the_one_that_was_released(folder: Path) -> 
         verify(folder, sha256)
 
 
-def test_what_python_leaves_beside_the_model_is_no_harm(folder: Path) -> None:
+def test_only_a_served_model_has_compiled_code_beside_it_and_no_other(folder: Path) -> None:
     sha256 = seal(folder)
     (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "model.cpython-311.pyc").write_bytes(b"x")
     verify(folder, sha256)
+    with pytest.raises(Corrupt, match="__pycache__"):
+        verify(folder, sha256, version="7")  # as of a bundle that is not yet served
+    (folder / "__pycache__" / "other.cpython-311.pyc").write_bytes(b"x")
+    with pytest.raises(Corrupt, match="__pycache__"):
+        verify(folder, sha256)
 
 
 def test_a_vocabulary_that_is_not_the_released_one_is_refused(folder: Path) -> None:
@@ -124,3 +132,47 @@ def test_rows_are_decoded_in_their_order_without_padding_and_rows_it_does_not_ha
     known = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
     items, scores = known.decode(np.array([3, 0, 1, 4, -1]), np.array([0.5, 0.4, 0.25, 0.2, 0.1], np.float32))
     assert (items, scores.tolist()) == (["c", "a"], [0.5, 0.25])
+
+
+def test_a_signed_bundle_is_one_versions_and_its_makers_only(folder: Path, tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.pem", tmp_path / "other.pem"
+    trusted, foreign = new_key(mine), new_key(other)
+    sealed = folder.rename(folder.with_name("7"))
+    seal(sealed, 7, mine)
+    verify(sealed, trusted=trusted)
+    assert Vocabulary.load(sealed, trusted=trusted).items == ["tea", "cup", "töpfe"]
+    with pytest.raises(Corrupt, match="not a signature of version 7 by the key that is trusted"):
+        verify(sealed, trusted=foreign)
+    with pytest.raises(Corrupt, match="signature of version 8"):
+        verify(sealed, trusted=trusted, version="8")
+    with pytest.raises(Corrupt, match="signature of version"):
+        Vocabulary.load(sealed.rename(sealed.with_name("9")), trusted=trusted)
+
+
+@pytest.mark.parametrize("forged", ["none", "foreign", "old", "noise"])
+def test_a_bundle_without_a_true_signature_is_refused(folder: Path, tmp_path: Path, forged: str) -> None:
+    mine, other = tmp_path / "mine.pem", tmp_path / "other.pem"
+    trusted = new_key(mine)
+    new_key(other)
+    seal(folder, 3, mine)
+    old = (folder / SIGNATURE).read_bytes()
+    (folder / "model.onnx").write_text("changed by somebody")
+    seal(folder, 3, other)  # whoever has no key can still write a manifest
+    if forged == "none":
+        (folder / SIGNATURE).unlink()
+    elif forged == "old":
+        (folder / SIGNATURE).write_bytes(old)
+    elif forged == "noise":
+        (folder / SIGNATURE).write_bytes(bytes(64))
+    verify(folder)
+    with pytest.raises(Corrupt, match="not a signature"):
+        verify(folder, trusted=trusted, version="3")
+
+
+def test_a_key_is_its_owners_only_and_kept_where_there_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "keys" / "signing.key"
+    public = new_key(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert new_key(file) == public == Signing(file, public).trusted
+    with pytest.raises(ValidationError):
+        Signing(None, "no hex")

@@ -10,13 +10,13 @@ from serving.release import ALLOWED, Releases
 MAY_BECOME: dict[str | None, set[str]] = {
     None: {"requested", "candidate", "refused"},
     "requested": {"candidate", "refused"},
-    "candidate": {"refused", "shadow", "canary", "live", "rolled_back"},
+    "candidate": {"refused", "shadow", "canary", "live", "rolled_back", "frozen"},
     "refused": set(),
-    "shadow": {"canary", "live", "rolled_back"},
-    "canary": {"live", "rolled_back"},
-    "live": {"rolled_back"},
-    "superseded": {"live"},
-    "rolled_back": {"live"},
+    "shadow": {"canary", "live", "rolled_back", "frozen"},
+    "canary": {"live", "rolled_back", "frozen"},
+    "live": {"rolled_back", "frozen"},
+    "superseded": {"live", "frozen"},
+    "rolled_back": {"live", "frozen"},
 }
 PATHS: dict[str | None, list[str]] = {
     None: [],
@@ -55,7 +55,8 @@ def test_every_step_is_allowed_or_ignored_with_its_reason(before: str | None, st
     ignored = releases.apply(2, stage, 0.2, "other", "r1")
     assert (ignored is None) == (before in ALLOWED[stage]) == (stage in MAY_BECOME[before])
     if ignored is None:
-        assert (releases.stages[2], releases.hashes[2], releases.requests) == (stage, "other", {"r1": stage})
+        becomes = "live" if stage == "frozen" else stage
+        assert (releases.stages[2], releases.hashes[2], releases.requests) == (becomes, "other", {"r1": becomes})
     else:
         assert f"version 2 is {before or 'unknown'}, it cannot become {stage}" == ignored
         assert releases == untouched
@@ -182,3 +183,29 @@ def test_an_absurd_version_is_ignored(stage: str) -> None:
 def test_a_second_canary_ends_the_first() -> None:
     releases = walked((1, "candidate"), (1, "canary"), (2, "candidate"), (2, "canary"))
     assert (releases.canary, releases.stages[1]) == (2, "superseded")
+
+
+def test_while_releases_are_frozen_what_is_live_stays_so_and_may_only_be_rolled_back_or_pinned_anew() -> None:
+    releases = walked(*((v, stage) for v in (1, 2) for stage in ("candidate", "live")), (3, "candidate"), (3, "canary"))
+    assert releases.apply(0, "frozen", id="f") is None
+    assert (releases.live, releases.canary, releases.stages[3]) == (2, 0, "superseded")
+    assert releases.apply(4, "candidate") is None
+    for version, stage in ((4, "canary"), (4, "live"), (4, "shadow"), (1, "live")):
+        assert (
+            releases.apply(version, stage) == f"version {version} cannot become {stage}: releases are frozen until an operator thaws them"
+        )
+    assert releases.apply(1, "frozen") is None and releases.live == 1
+    assert releases.apply(1, "rolled_back") is None and (releases.live, releases.frozen) == (2, True)
+    assert releases.apply(0, "thawed") is None and not releases.frozen
+    assert releases.apply(0, "thawed") == "releases are not frozen"
+    assert releases.apply(0, "frozen", id="f") == "the record f has been read before"
+    assert releases.apply(4, "canary", 0.1) is None
+
+
+def test_a_trainer_whose_epoch_is_over_says_nothing_any_more_and_operators_have_none() -> None:
+    releases = Releases()
+    assert releases.apply(1, "requested", epoch=1) is None
+    assert releases.apply(1, "candidate", epoch=2) is None
+    assert releases.apply(1, "live", epoch=1) == "the epoch 1 is over, a trainer has begun epoch 2"
+    assert releases.apply(1, "live") is None
+    assert (releases.live, releases.epoch) == (1, 2)

@@ -53,10 +53,10 @@ def test_answers_go_by_the_old_version_until_the_new_ones_vocabulary_is_there(
 ) -> None:
     releases, while_loading, load = live(3, bundle(tmp_path, 3)), [], Vocabulary.load
 
-    def loading(folder: Path, sha256: str | None) -> Vocabulary:
+    def loading(folder: Path, sha256: str | None, trusted: str) -> Vocabulary:
         answer = serving.answer([ASK], sequence)[0]
         while_loading.append((answer.version, answer.degraded))
-        return load(folder, sha256)
+        return load(folder, sha256, trusted)
 
     monkeypatch.setattr(Vocabulary, "load", loading)
     serving.replica.releases = releases  # as the replica has it at that moment

@@ -21,6 +21,7 @@ class TritonPythonModel:
             repository=args["model_repository"].rsplit("/", 1)[0],
             temperature=settings.serving.temperature,
             boot_s=settings.serving.boot_s,
+            trusted=settings.signing.trusted,
         )
 
     def execute(self, requests):

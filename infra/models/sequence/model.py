@@ -6,13 +6,14 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb
 
+from infra.settings import Settings
 from serving.bundle import verify
 
 
 class TritonPythonModel:
     def initialize(self, args):
         folder = Path(args["model_repository"]) / args["model_version"]
-        verify(folder)
+        verify(folder, trusted=Settings().signing.trusted)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])

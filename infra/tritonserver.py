@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,16 @@ from pathlib import Path
 from infra.bootstrap import TRITON, libpython, triton_server
 from infra.ports import HOST, free_ports
 
+RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 MODELS = Path(__file__).parent / "models"
 
 
 @dataclass(frozen=True)
 class TritonServer:
-    """A server's model repository and ports."""
+    """A server's model repository and ports; `key`: what who changes models must know, everybody may ask for answers."""
 
     repository: Path
+    key: str
     http: int
     grpc: int
     metrics: int
@@ -30,7 +33,7 @@ class TritonServer:
         shutil.copy(MODELS / "recommend" / "config.pbtxt", place / "config.pbtxt")
         shutil.copy(MODELS / "recommend" / "model.py", place / "1" / "model.py")
         http, grpc, metrics = free_ports(3)
-        return TritonServer(repository, http, grpc, metrics)
+        return TritonServer(repository, secrets.token_hex(16), http, grpc, metrics)
 
     @property
     def url(self) -> str:
@@ -61,6 +64,8 @@ class TritonServer:
             f"--grpc-port={self.grpc}",
             f"--metrics-address={HOST}",
             f"--metrics-port={self.metrics}",
+            f"--http-restricted-api={RESTRICTED}:admin={self.key}",
+            f"--grpc-restricted-protocol={RESTRICTED}:admin={self.key}",
         ]
 
     def environment(self) -> dict[str, str]:

@@ -57,8 +57,9 @@ class Claim:
 
 
 def publish(
-    staged: Path, claim: Claim, templates: Path, url: str, version: int, keep: Sequence[int], trusted: str = "", timeout_s: float = 60.0
-) -> float:
+    staged: Path, claim: Claim, templates: Path, url: str, version: int, keep: Sequence[int], trusted: str = "", key: str = "",
+    timeout_s: float = 60.0,
+) -> float:  # fmt: skip
     """Move the bundle `staged` into the repository's sequence/<version>, load it beside the versions `keep`, prove it.
 
     Written beside the repository, synced, renamed in: a half-written version is never visible. The version policy on
@@ -82,7 +83,7 @@ def publish(
     try:
         with triton.InferenceServerClient(url) as client:  # a channel of its own
             failpoint("publish.load")
-            client.load_model(MODEL, client_timeout=timeout_s)
+            client.load_model(MODEL, headers={"triton-grpc-protocol-admin": key}, client_timeout=timeout_s)
             failpoint("publish.loaded")
             prove(client, target, version)
         failpoint("publish.proved")

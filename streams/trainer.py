@@ -49,9 +49,9 @@ class Trainer:
     """`templates`: the folder with Triton's files for `sequence`."""
 
     def __init__(
-        self, kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, signing: Signing
+        self, kafka: Kafka, url: str, key: str, repository: Path, templates: Path, training: Training, rollout: Rollout, signing: Signing
     ) -> None:
-        self.kafka, self.url, self.repository, self.templates, self.signing = kafka, url, repository, templates, signing
+        self.kafka, self.url, self._key, self.repository, self.templates, self.signing = kafka, url, key, repository, templates, signing
         self._staging = repository.with_name(repository.name + ".staging")
         self.training, self.rollout = training, rollout
         self.stopping = False
@@ -297,7 +297,7 @@ class Trainer:
             sha256 = bundle.seal(staged, version, self.signing.key)
             assert self._claim is not None
             keep = self.releases.loaded(self.rollout.keep)
-            seconds = publish(staged, self._claim, self.templates, self.url, version, keep, self.signing.trusted)
+            seconds = publish(staged, self._claim, self.templates, self.url, version, keep, self.signing.trusted, self._key)
             gates["load_s"] = round(seconds, 3)
             return sha256
         finally:
@@ -371,7 +371,7 @@ def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
 
 
 def run(
-    kafka: Kafka, url: str, repository: Path, templates: Path, training: Training, rollout: Rollout, signing: Signing,
+    kafka: Kafka, url: str, key: str, repository: Path, templates: Path, training: Training, rollout: Rollout, signing: Signing,
     ready: Path | None = None,
 ) -> None:  # fmt: skip
     """Run until SIGTERM or SIGINT."""
@@ -381,7 +381,7 @@ def run(
     logging.getLogger("kafka").setLevel(logging.ERROR)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.nice(10)  # answers come first on a machine that trains beside serving
-    trainer = Trainer(kafka, url, repository, templates, training, rollout, signing)
+    trainer = Trainer(kafka, url, key, repository, templates, training, rollout, signing)
 
     def stop(number: int, frame: object) -> None:
         trainer.stopping = True

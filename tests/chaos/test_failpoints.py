@@ -144,7 +144,9 @@ class Training:
         self.cluster, self.folder = cluster, folder
         self.server = TritonServer.prepare(folder / "models")
         key = folder / "signing.key"
-        settings = Settings(kafka=cluster.kafka, triton=Triton(self.server.url, self.server.repository), signing=Signing(key, new_key(key)))
+        settings = Settings(
+            kafka=cluster.kafka, triton=Triton(self.server.url, self.server.repository, self.server.key), signing=Signing(key, new_key(key))
+        )
         self.environment = {
             **os.environ, **settings.environment(), "HEADRACE_ROLLOUT__DEADLINE_S": "1", "HEADRACE_ROLLOUT__KEEP": "2",
             "PYTHONPATH": str(ROOT),

@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from infra import control
 from infra.bootstrap import DEMO_DATA
@@ -118,6 +120,18 @@ def test_a_release_record_that_is_not_allowed_is_a_dead_letter_with_its_reason(s
     until(lambda: all(any(part in detail for detail in told()) for part in wanted), 10, 0.3)
     assert len([detail for detail in told() if "has been read before" in detail]) == 1
     assert control.releases(stack.kafka)[0].live == live
+
+
+def test_models_are_changed_by_nobody_without_the_key(stack: Running, backfilled: str) -> None:
+    with triton.InferenceServerClient(stack.triton) as anybody:
+        for change in (anybody.load_model, anybody.unload_model):
+            with pytest.raises(InferenceServerException, match="admin"):
+                change("sequence", headers={"triton-grpc-protocol-admin": "guessed"})
+            with pytest.raises(InferenceServerException, match="admin"):
+                change("recommend")
+        with pytest.raises(InferenceServerException, match="admin"):
+            anybody.get_model_repository_index()
+        assert anybody.is_server_ready()
 
 
 def test_a_request_that_cannot_be_read_is_a_dead_letter_and_the_trainer_goes_on(stack: Running, backfilled: str) -> None:

@@ -148,7 +148,8 @@ def trainer(args: argparse.Namespace) -> int:
         Path(__file__).parent / "models" / "sequence",
         s.training,
         s.rollout,
-        s.signing,
+        s.signing.key,
+        s.signing.trusted,
         args.ready,
     )
     return 0

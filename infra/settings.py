@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
@@ -14,7 +14,6 @@ from feedback.policy import Policy
 from learners.online import Memory
 from learners.training import Training
 from serving.release import Rollout
-from serving.signature import Signing
 from streams.kafka import Kafka
 
 strict = ConfigDict(extra="forbid")
@@ -37,6 +36,17 @@ class Serving:
 
     temperature: float = 0.0
     boot_s: float = 20.0
+
+
+@dataclass(frozen=True, config=strict)
+class Signing:
+    """`key`: file of the trainer's private key (PEM). `trusted`: the public key in hex; a server that has one loads nothing else.
+
+    `headrace release key FILE` makes a pair; the local stack has one of its own.
+    """
+
+    key: Path | None = None
+    trusted: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 class Settings(BaseSettings):

@@ -15,11 +15,11 @@ from pathlib import Path
 from infra.bootstrap import ROOT
 from infra.broker import Broker
 from infra.provisioning import provision
-from infra.settings import Settings, Triton
+from infra.settings import Settings, Signing, Triton
 from infra.supervisor import Process, StartFailed, Supervisor
 from infra.tritonserver import TritonServer
 from serving.client import AsyncClient
-from serving.signature import Signing, new_key
+from serving.signature import new_key
 
 
 class Stack:

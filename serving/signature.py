@@ -7,24 +7,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Signing:
-    """`key`: file of the trainer's private key (PEM). `trusted`: the public key in hex; a server that has one loads nothing else.
-
-    `headrace release key FILE` makes a pair; the local stack has one of its own.
-    """
-
-    key: Path | None = None
-    trusted: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 def new_key(file: Path) -> str:

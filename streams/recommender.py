@@ -19,9 +19,9 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from learners.online import Online
 from learners.profiles import RECENT
-from serving.bundle import Vocabulary
 from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
+from serving.vocabulary import Vocabulary
 from streams import topics
 from streams.kafka import Kafka
 from streams.replica import Replica

@@ -32,7 +32,7 @@ from serving import bundle, gate
 from serving.failpoint import failpoint
 from serving.publish import Claim, Superseded, publish
 from serving.release import Releases, Rollout
-from serving.signature import Signing
+from serving.vocabulary import Vocabulary
 from streams import topics
 from streams.canary import judged
 from streams.events import Metric, Release, RetrainingRequest, to_bytes, utc
@@ -46,12 +46,16 @@ POPULAR = 500  # items a bundle carries for a server that starts without Kafka
 
 
 class Trainer:
-    """`templates`: the folder with Triton's files for `sequence`."""
+    """`templates`: the folder with Triton's files for `sequence`; `key` of Triton's restricted APIs. Bundles are signed with the private key
+    in `signing_key`; a warm start is from what the public one, `trusted`, has signed.
+    """
 
     def __init__(
-        self, kafka: Kafka, url: str, key: str, repository: Path, templates: Path, training: Training, rollout: Rollout, signing: Signing
-    ) -> None:
-        self.kafka, self.url, self._key, self.repository, self.templates, self.signing = kafka, url, key, repository, templates, signing
+        self, kafka: Kafka, url: str, key: str, repository: Path, templates: Path, training: Training, rollout: Rollout,
+        signing_key: Path | None = None, trusted: str = "",
+    ) -> None:  # fmt: skip
+        self.kafka, self.url, self._key, self.repository, self.templates = kafka, url, key, repository, templates
+        self._signing_key, self._trusted = signing_key, trusted
         self._staging = repository.with_name(repository.name + ".staging")
         self.training, self.rollout = training, rollout
         self.stopping = False
@@ -294,10 +298,10 @@ class Trainer:
             (staged / "card.json").write_text(json.dumps(card, indent=1))
             failpoint("stage.whole")
             staged.chmod(0o755)
-            sha256 = bundle.seal(staged, version, self.signing.key)
+            sha256 = bundle.seal(staged, version, self._signing_key)
             assert self._claim is not None
             keep = self.releases.loaded(self.rollout.keep)
-            seconds = publish(staged, self._claim, self.templates, self.url, version, keep, self.signing.trusted, self._key)
+            seconds = publish(staged, self._claim, self.templates, self.url, version, keep, self._trusted, self._key)
             gates["load_s"] = round(seconds, 3)
             return sha256
         finally:
@@ -307,18 +311,18 @@ class Trainer:
     def _folder(self, version: int) -> Path:
         return self.repository / "sequence" / str(version)
 
-    def _vocabulary_of(self, version: int) -> bundle.Vocabulary | None:
+    def _vocabulary_of(self, version: int) -> Vocabulary | None:
         """What the live version knows; None where there is none, or where its folder is no longer whole: then all begins anew."""
         if not version:
             return None
         try:
-            bundle.verify(self._folder(version), self.releases.hashes.get(version), self.signing.trusted)
-            return bundle.Vocabulary.load(self._folder(version))
+            bundle.verify(self._folder(version), self.releases.hashes.get(version), self._trusted)
+            return Vocabulary.load(self._folder(version))
         except (OSError, bundle.Corrupt) as error:
             log.warning("no warm start from version %s: %s", version, error)
             return None
 
-    def _vocabulary(self, events: list[Event], old: bundle.Vocabulary | None) -> list[str]:
+    def _vocabulary(self, events: list[Event], old: Vocabulary | None) -> list[str]:
         """Rows are for ever: what the live model knows keeps its row, what is new comes after."""
         known = dict.fromkeys(old.items) if old else {}
         return list(known | dict.fromkeys(sorted({e.item for e in events} - known.keys())))
@@ -371,8 +375,8 @@ def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
 
 
 def run(
-    kafka: Kafka, url: str, key: str, repository: Path, templates: Path, training: Training, rollout: Rollout, signing: Signing,
-    ready: Path | None = None,
+    kafka: Kafka, url: str, key: str, repository: Path, templates: Path, training: Training, rollout: Rollout,
+    signing_key: Path | None, trusted: str, ready: Path | None = None,
 ) -> None:  # fmt: skip
     """Run until SIGTERM or SIGINT."""
     import os
@@ -381,7 +385,7 @@ def run(
     logging.getLogger("kafka").setLevel(logging.ERROR)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.nice(10)  # answers come first on a machine that trains beside serving
-    trainer = Trainer(kafka, url, key, repository, templates, training, rollout, signing)
+    trainer = Trainer(kafka, url, key, repository, templates, training, rollout, signing_key, trusted)
 
     def stop(number: int, frame: object) -> None:
         trainer.stopping = True

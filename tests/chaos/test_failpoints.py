@@ -19,10 +19,10 @@ from feedback.policy import Policy
 from infra import control
 from infra.bootstrap import DEMO_DATA, ROOT
 from infra.replay import backfill, rows
-from infra.settings import Settings, Triton
+from infra.settings import Settings, Signing, Triton
 from infra.tritonserver import TritonServer
 from serving.client import Client, is_loaded
-from serving.signature import Signing, new_key
+from serving.signature import new_key
 from streams import topics
 from streams.events import Metric, utc
 from tests.chaos import oracle
@@ -47,7 +47,7 @@ UNREACHED = {"commit.full", "ingest.full", "open.barrier_outputs"}  # records of
 STAGES = [f"{stage}.{moment}" for stage in ("requested", "candidate", "canary", "live") for moment in ("begin", "sent", "told")]
 TRAINER = [
     *STAGES, "progress.begin", "progress.sent", "progress.told", "request.commit", "request.committed", "stage.sweep", "stage.begin",
-    "stage.model", "stage.vocabulary", "stage.canary", "stage.whole", "stage.remove", "bundle.seal", "bundle.sign",
+    "stage.model", "stage.vocabulary", "stage.canary", "stage.whole", "stage.remove", "bundle.close", "bundle.seal", "bundle.sign",
     "publish.claim", "publish.claimed", "publish.synced", "publish.renamed",
     "publish.config", "publish.config_written", "publish.wheel", "publish.wheel_written", "publish.load", "publish.loaded",
     "publish.proved", "publish.prune", "publish.pruned",

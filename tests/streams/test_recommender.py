@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from serving.bundle import Vocabulary, seal
+from serving.bundle import seal
 from serving.release import Releases
+from serving.vocabulary import Vocabulary
 from streams import recommender
 from streams.kafka import Kafka
 from streams.recommender import Recommender, Request

@@ -1,0 +1,387 @@
+"""Whether anybody notices a release: pushes of changed models under a steady load.
+
+    python -m bench.releases [--pushes N] [--pairs N] [--seconds S] [--every S] [--rate R] [--kept FOLDER] [--json]
+
+Everything is real and on this machine: broker, worker, Triton, and the model that the trainer released first. A push is what the trainer
+does after its gate: a bundle of changed weights (20 exports in turn) with a vocabulary of its own, sealed, signed, published, proven, named
+in `releases.v1`. The load is steady, half of what the machine gives in a closed loop unless `--rate` names it; latencies count from when a
+request was due, so that a stall is not hidden.
+
+First `--pushes` one after the other: `failed` and `degraded` answers, `mixed` ones (an item that only the version's own vocabulary has must
+be first on the model's list: every answer's impression is read), `backwards` (a client that saw an older version after a newer one), the
+CPU of the answering processes by request and its slope, Triton's memory. Then `--pairs` of blocks, one with a push every `--every` seconds
+and one without: p99 of both. What is measured is kept, a hundred pushes or a block at a time: a run that was cut off goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle, pairwise
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import numpy as np
+import torch
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from torch import Tensor
+from tritonclient.grpc import service_pb2
+
+from bench.fold import first
+from bench.lists import METHOD, Flow, ask, request
+from infra import control
+from infra.bootstrap import DEMO_DATA, ROOT
+from infra.settings import Settings
+from infra.stack import Stack
+from learners import export, finetune
+from learners.histories import LENGTH
+from learners.sequence import SequenceModel
+from learners.training import Training
+from serving import bundle
+from serving.client import AsyncClient
+from serving.features import DEEP, SOURCES
+from serving.publish import Claim, publish
+from serving.vocabulary import Vocabulary
+from streams import topics
+from streams.events import Release, utc
+from streams.timeline import Impression, unpack_ranks
+
+EXPORTS, CHUNK, CLIENTS, ASKED = 20, 100, 8, 500
+TICK = os.sysconf("SC_CLK_TCK")
+Say = Callable[[str], None]
+
+
+class Marked(SequenceModel):
+    """The same model with an item more, the last one, that it always expects first: whose vocabulary an answer was read with is seen."""
+
+    def scores(self, histories: Tensor) -> Tensor:
+        scores = super().scores(histories)
+        return torch.cat([scores, torch.zeros_like(scores[:, :1]) + 1e3], 1)
+
+
+# --- load ----------------------------------------------------------------------------------------------------------------
+async def load(url: str, rate: float, requests: list[bytes], into: Path) -> None:
+    """Ask at that rate until SIGTERM; then the file `into` has, by answer: client, when it was due, latency (s), version, degraded."""
+    rows, failed, stopping = list[tuple[float, ...]](), 0, asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    async with grpc.aio.insecure_channel(url) as channel:
+        call, waiting = channel.unary_unary(METHOD, response_deserializer=service_pb2.ModelInferResponse.FromString), cycle(requests)
+        began = time.time()
+
+        async def client(number: int) -> None:
+            nonlocal failed
+            due = began + number / rate
+            while not stopping.is_set():
+                await asyncio.sleep(max(0.0, due - time.time()))
+                try:
+                    answer = await call(next(waiting), timeout=10)
+                    found = {o.name: raw for o, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)}
+                    version, degraded = int.from_bytes(found["model_version"][:8], "little"), found["degraded"][0]
+                    rows.append((number, due, time.time() - due, version, degraded))
+                except grpc.aio.AioRpcError:
+                    failed += 1
+                due += CLIENTS / rate
+
+        await asyncio.gather(*(client(number) for number in range(CLIENTS)))
+    with into.open("wb") as file:
+        np.savez(file, rows=np.array(rows, np.float64), failed=failed)
+
+
+class Load:
+    """The load, in a process of its own; `end` gives what it saw."""
+
+    def __init__(self, process: asyncio.subprocess.Process, into: Path) -> None:
+        self._process, self._into = process, into
+
+    @staticmethod
+    async def begin(url: str, rate: float, users: list[str], into: Path) -> Load:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.releases", "--load", url, str(rate), str(into), stdin=asyncio.subprocess.PIPE
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(users).encode())
+        process.stdin.close()
+        return Load(process, into)
+
+    async def end(self) -> tuple[np.ndarray[Any, Any], int]:
+        self._process.send_signal(signal.SIGTERM)
+        await self._process.wait()
+        with np.load(self._into) as found:
+            return found["rows"], int(found["failed"])
+
+
+# --- pushes --------------------------------------------------------------------------------------------------------------
+class Pusher:
+    """Makes and publishes versions, as the trainer does once its gate has let one pass."""
+
+    def __init__(self, stack: Stack, folder: Path, training: Training) -> None:
+        self._settings, self._folder = stack.settings, folder
+        self.fold, _ = control.releases(stack.settings.kafka)
+        self.claim = Claim(stack.settings.triton.repository, self.fold.epoch + 1)
+        self.claim.take()
+        live = stack.settings.triton.repository / "sequence" / str(self.fold.live)
+        self._items = Vocabulary.load(live).items
+        samples = np.load(live / "canary.npz")["histories"]
+        assert samples.shape[1:] == (2, LENGTH)
+        self._made = []
+        for n in range(EXPORTS):
+            model = finetune.load(live / "weights.safetensors", len(self._items), training)
+            torch.manual_seed(n)
+            with torch.no_grad():
+                model.table.weight[1:] += 0.01 * model.table.weight[1:].std() * torch.randn_like(model.table.weight[1:])
+            model.__class__ = Marked
+            onnx, canary, _ = export.export(model, samples)
+            self._made.append((onnx, canary, model))
+
+    def push(self) -> int:
+        """The next version, live when this returns."""
+        version = self.fold.newest + 1
+        onnx, canary, model = self._made[version % EXPORTS]
+        staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._folder))
+        staged.chmod(0o755)
+        (staged / "model.onnx").write_bytes(onnx)
+        shutil.copy(ROOT / "infra" / "models" / "sequence" / "model.py", staged / "model.py")
+        (staged / "popular.json").write_text(json.dumps(self._items[:100]))
+        (staged / "vocabulary.json").write_text(json.dumps([*self._items, f"release-{version}"]))
+        (staged / "card.json").write_text(json.dumps({"version": version}))
+        np.savez(staged / "canary.npz", **canary)  # type: ignore[arg-type] # arrays by name
+        finetune.save(model, staged / "weights.safetensors")
+        triton, signing = self._settings.triton, self._settings.signing
+        sha256 = bundle.seal(staged, version, signing.key)
+        keep = self.fold.loaded(self._settings.rollout.keep)
+        publish(staged, self.claim, ROOT / "infra" / "models" / "sequence", triton.url, version, keep, signing.trusted, triton.key)
+        for stage, hash in (("candidate", sha256), ("live", None)):
+            record = Release(
+                id=f"bench-{version}-{stage}", version=version, stage=stage, sha256=hash, epoch=self.claim.epoch, at=utc(time.time())  # type: ignore[arg-type] # those two
+            )  # fmt: skip
+            control.announce(self._settings.kafka, topics.RELEASES, record, record.model)
+            assert record.apply_to(self.fold) is None
+        return version
+
+
+# --- what it costs -------------------------------------------------------------------------------------------------------
+def answering_s(group: int) -> float:
+    """CPU seconds of the server and of `recommend`; the stubs of `sequence` come and go with their versions."""
+    total = 0.0
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (place / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and "sequence_" not in (place / "cmdline").read_text():
+                total += (int(fields[11]) + int(fields[12])) / TICK
+        except (OSError, IndexError):
+            continue
+    return total
+
+
+def memory_mb(group: int) -> float:
+    """Memory of Triton's processes, what they share counted once."""
+    total = 0
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((place / "stat").read_text().rpartition(")")[2].split()[2]) == group:
+                total += int(next(line for line in (place / "smaps_rollup").read_text().splitlines() if line.startswith("Pss:")).split()[1])
+        except (OSError, IndexError, StopIteration):
+            continue
+    return total / 1024
+
+
+def seen(rows: np.ndarray[Any, Any], failed: int) -> dict[str, Any]:
+    """What clients saw."""
+    latencies, by_client = rows[:, 2] * 1000, [rows[rows[:, 0] == number, 3] for number in range(CLIENTS)]
+    p50, p99 = np.percentile(latencies, [50, 99])
+    return {
+        "answers": len(rows),
+        "failed": failed,
+        "degraded": int(rows[:, 4].sum()),
+        "backwards": int(sum((np.diff(versions) < 0).sum() for versions in by_client)),
+        "p50_ms": round(float(p50), 1),
+        "p99_ms": round(float(p99), 1),
+        "max_ms": round(float(latencies.max()), 1),
+    }
+
+
+class Impressions:
+    """Reads what was answered, and with which vocabulary."""
+
+    def __init__(self, stack: Stack) -> None:
+        kafka = stack.settings.kafka
+        self._consumer = Consumer(kafka.confluent() | {"group.id": "bench", "enable.auto.commit": False})
+        self._consumer.assign([TopicPartition(kafka.prefix + topics.RECOMMENDATIONS, p, OFFSET_BEGINNING) for p in range(kafka.partitions)])
+
+    def mixed(self) -> tuple[int, int]:
+        """Of the answers since the last call: those that the model had a part in, and those of another vocabulary than their version's."""
+        read, mixed = 0, 0
+        while batch := self._consumer.consume(1_000, 2.0):
+            for message in batch:
+                shown = msgspec.json.decode(message.value() or b"", type=Impression)
+                ranks = unpack_ranks(shown.ranks, len(shown.candidates), len(SOURCES))[:, DEEP]
+                marks = [(item, int(rank)) for item, rank in zip(shown.candidates, ranks, strict=True) if item.startswith("release-")]
+                if shown.version and marks:
+                    read += 1
+                    mixed += marks != [(f"release-{shown.version}", 0)]
+        return read, mixed
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+# --- run -----------------------------------------------------------------------------------------------------------------
+class Kept:
+    """Results by name, in one file, written as a whole."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+
+    def keep(self, name: str, result: dict[str, Any]) -> None:
+        self.found[name] = result
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(json.dumps(self.found, indent=1))
+        fresh.replace(self._file)
+
+
+async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.Namespace, kept: Kept, say: Say) -> None:
+    url, group = stack.settings.triton.url, stack.supervisor.running["triton"].pid
+    pusher = Pusher(stack, folder, stack.settings.training)
+    pusher.push()
+    requests = [request(user) for user in users]
+    if not args.rate:
+        await ask(url, requests, CLIENTS, 3)  # warm
+        args.rate = round((await ask(url, requests, CLIENTS, 5))["lists"] / 10)
+    say(f"load: {args.rate} lists/s")
+    impressions = Impressions(stack)
+    try:
+        await asyncio.to_thread(impressions.mixed)
+        for begin in range(0, args.pushes, CHUNK):
+            name, n = f"pushes {begin}", min(CHUNK, args.pushes - begin)
+            if name in kept.found:
+                continue
+            running = await Load.begin(url, args.rate, users, folder / "load.npz")
+            await asyncio.sleep(2)
+            points, took = list[dict[str, float]](), list[float]()
+            for nth in range(n):
+                began = time.monotonic()
+                await asyncio.to_thread(pusher.push)
+                took.append(time.monotonic() - began)
+                if nth % 20 == 19 or nth == n - 1:
+                    points.append(
+                        {"push": begin + nth + 1, "at": time.time(), "cpu_s": answering_s(group), "mb": round(memory_mb(group), 1)}
+                    )
+                    say(f"{begin + nth + 1} of {args.pushes} pushes, {np.mean(took):.2f} s each, {points[-1]['mb']:.0f} MB")
+            rows, failed = await running.end()
+            read, mixed = await asyncio.to_thread(impressions.mixed)
+            whole = seen(rows, failed) | {"read": read, "mixed": mixed, "push_s": round(float(np.mean(took)), 2), "rate": args.rate}
+            for before, after in pairwise(points):
+                part = rows[(rows[:, 1] >= before["at"]) & (rows[:, 1] < after["at"])]
+                after["cpu_ms"] = round((after["cpu_s"] - before["cpu_s"]) / max(len(part), 1) * 1000, 3)
+                after["p50_ms"], after["p99_ms"] = (round(float(p), 1) for p in np.percentile(part[:, 2] * 1000, [50, 99]))
+            kept.keep(name, whole | {"points": points})
+        for pair in range(args.pairs):
+            for kind in ("with", "without") if pair % 2 else ("without", "with"):
+                if f"{kind} {pair}" in kept.found:
+                    continue
+                running = await Load.begin(url, args.rate, users, folder / "load.npz")
+                until = time.monotonic() + args.seconds
+                while (left := until - time.monotonic()) > 0:
+                    began = time.monotonic()
+                    if kind == "with":
+                        await asyncio.to_thread(pusher.push)
+                    await asyncio.sleep(min(left, max(0.0, args.every - (time.monotonic() - began))))
+                rows, failed = await running.end()
+                read, mixed = await asyncio.to_thread(impressions.mixed)
+                kept.keep(f"{kind} {pair}", seen(rows, failed) | {"read": read, "mixed": mixed, "rate": args.rate})
+                say(f"{kind} pushes, {pair + 1} of {args.pairs}: {kept.found[f'{kind} {pair}']}")
+    finally:
+        impressions.close()
+
+
+def figures(found: dict[str, Any]) -> dict[str, Any]:
+    """All that was kept as one."""
+    chunks, of = [value for name, value in found.items() if name.startswith("pushes")], {}
+    points = [point for chunk in chunks for point in chunk["points"]]
+    if chunks:
+        of = {name: sum(chunk[name] for chunk in chunks) for name in ("answers", "failed", "degraded", "backwards", "read", "mixed")}
+        of |= {"pushes": points[-1]["push"], "push_s": round(float(np.mean([chunk["push_s"] for chunk in chunks])), 2)}
+        of |= {"rate": chunks[-1]["rate"], "max_ms": max(chunk["max_ms"] for chunk in chunks)}
+        of["memory_mb"] = {"after_20": points[0]["mb"], "at_the_end": points[-1]["mb"]}
+        costs = np.array([(point["push"], point["cpu_ms"]) for point in points if "cpu_ms" in point])
+        if len(costs) > 2:
+            slope, level = np.polyfit(costs[:, 0], costs[:, 1], 1)
+            error = (costs[:, 1] - slope * costs[:, 0] - level).std(ddof=2) / (costs[:, 0].std() * len(costs) ** 0.5)
+            of["cpu_ms"] = round(float(costs[:, 1].mean()), 3)
+            of["cpu_ms_slope_1000"] = [round(float(slope + z * error) * 1000, 3) for z in (0, -1.96, 1.96)]
+    blocks = {kind: [value for name, value in sorted(found.items()) if name.startswith(f"{kind} ")] for kind in ("with", "without")}
+    pairs = list(zip(blocks["with"], blocks["without"], strict=False))
+    if pairs:
+        quiet = [block["p99_ms"] for block in blocks["without"]]
+        of["pairs"] = {
+            "p99_ratios": [round(one["p99_ms"] / other["p99_ms"], 2) for one, other in pairs],
+            "median": round(float(np.median([one["p99_ms"] / other["p99_ms"] for one, other in pairs])), 2),
+            "without_ratios": [round(b / a, 2) for a, b in pairwise(quiet)],
+            "with": blocks["with"],
+            "without": blocks["without"],
+        }
+    return of | {"points": points}
+
+
+async def run(args: argparse.Namespace, kept: Kept, say: Say) -> None:
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as temporary:
+        folder = Path(temporary)
+        source = first(args.data, args.events, folder)
+        stack = Stack(Settings(), folder / "stack", say)
+        try:
+            await stack.start()
+            flow = Flow(stack, source)
+            flow.send(len(source))
+            flow.flush()
+            users = list(dict.fromkeys(row.user for row in reversed(source)))[:ASKED]
+            one, until = AsyncClient(stack.settings.triton.url), time.monotonic() + 600
+            while (await one.recommend(users[0])).model_version == 0:
+                if time.monotonic() > until:
+                    raise SystemExit("no model was released within 600 s")
+                await asyncio.sleep(1)
+            await one.close()
+            running = stack.supervisor.running
+            os.killpg(running["trainer"].pid, signal.SIGSTOP)  # releases are ours now
+            await measure(stack, users, folder, args, kept, say)
+        finally:
+            if "trainer" in stack.supervisor.running:  # so that it can end
+                os.killpg(stack.supervisor.running["trainer"].pid, signal.SIGCONT)
+            await stack.stop()
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--load"]:
+        url, rate, into = sys.argv[2:5]
+        asyncio.run(load(url, float(rate), [request(user) for user in json.load(sys.stdin)], Path(into)))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
+    parser.add_argument("--events", type=int, default=20_000, help="learned before anything is asked")
+    parser.add_argument("--pushes", type=int, default=1_000)
+    parser.add_argument("--pairs", type=int, default=5, help="of blocks, with and without pushes")
+    parser.add_argument("--seconds", type=float, default=60, help="of a block")
+    parser.add_argument("--every", type=float, default=5, help="seconds from push to push in a block")
+    parser.add_argument("--rate", type=int, default=0, help="lists a second (half of what a closed loop gives)")
+    parser.add_argument("--kept", type=Path, default=ROOT / ".headrace" / "bench-releases.json", help="file of what was measured")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    kept = Kept(args.kept)
+    asyncio.run(run(args, kept, lambda line: print(line, file=sys.stderr, flush=True)))
+    found = figures(kept.found)
+    print(json.dumps(found) if args.json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The vocabulary of one version of the sequence model: which item is in which row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from learners.histories import LENGTH
+from serving.bundle import checked, manifest_of
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Items of one version in the order of their rows; row 0 is padding, so item i has row i + 1."""
+
+    items: list[str]
+    row: dict[str, int]
+    popular: list[str]
+
+    @staticmethod
+    def load(folder: Path, sha256: str | None = None, trusted: str = "") -> Vocabulary:
+        """Read it, and make sure that it is the one of the manifest `sha256`, signed with `trusted`; raises OSError or `Corrupt`."""
+        manifest = manifest_of(folder, sha256, trusted, folder.name)
+        items, popular = (json.loads(checked(folder / name, manifest)) for name in ("vocabulary.json", "popular.json"))
+        return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular)
+
+    def encode(self, items: Sequence[str], pauses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """int64[2, LENGTH] (`learners.histories`) of the newest items that are known, right-aligned, zeros before them."""
+        rows = np.fromiter((self.row.get(item, 0) for item in items), np.int64, len(items))
+        known = np.flatnonzero(rows)[-LENGTH:]
+        out = np.zeros((2, LENGTH), np.int64)
+        out[:, LENGTH - len(known) :] = rows[known], pauses[known]
+        return out
+
+    def decode(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """Items and scores of the model's best rows, best first."""
+        known, items = (rows > 0) & (rows <= len(self.items)), self.items
+        return [items[row - 1] for row in rows[known].tolist()], scores[known]

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from itertools import cycle, pairwise
 from pathlib import Path
+from threading import get_native_id
 from typing import Any
 
 import grpc
@@ -129,7 +130,7 @@ class Pusher:
         self.fold, _ = control.releases(stack.settings.kafka)
         self.claim = Claim(stack.settings.triton.repository, self.fold.epoch + 1)
         self.claim.take()
-        live = stack.settings.triton.repository / "sequence" / str(self.fold.live)
+        live = bundle.folder_of(stack.settings.triton.repository, self.fold.live)
         self._items = Vocabulary.load(live).items
         samples = np.load(live / "canary.npz")["histories"]
         assert samples.shape[1:] == (2, LENGTH)
@@ -144,22 +145,26 @@ class Pusher:
             self._made.append((onnx, canary, model))
 
     def push(self) -> int:
-        """The next version, live when this returns."""
+        """The next version, live when this returns; by a thread of the trainer's priority."""
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
         version = self.fold.newest + 1
         onnx, canary, model = self._made[version % EXPORTS]
         staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._folder))
         staged.chmod(0o755)
-        (staged / "model.onnx").write_bytes(onnx)
-        shutil.copy(ROOT / "infra" / "models" / "sequence" / "model.py", staged / "model.py")
-        (staged / "popular.json").write_text(json.dumps(self._items[:100]))
-        (staged / "vocabulary.json").write_text(json.dumps([*self._items, f"release-{version}"]))
-        (staged / "card.json").write_text(json.dumps({"version": version}))
-        np.savez(staged / "canary.npz", **canary)  # type: ignore[arg-type] # arrays by name
-        finetune.save(model, staged / "weights.safetensors")
+        templates, made = ROOT / "infra" / "models" / "sequence", staged / bundle.BUNDLE
+        shutil.copytree(templates, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        made.mkdir()
+        (made / "model.onnx").write_bytes(onnx)
+        shutil.copy(templates / "model.py", made / "model.py")
+        (made / "popular.json").write_text(json.dumps(self._items[:100]))
+        (made / "vocabulary.json").write_text(json.dumps([*self._items, f"release-{version}"]))
+        (made / "card.json").write_text(json.dumps({"version": version}))
+        np.savez(made / "canary.npz", **canary)  # type: ignore[arg-type] # arrays by name
+        finetune.save(model, made / "weights.safetensors")
         triton, signing = self._settings.triton, self._settings.signing
-        sha256 = bundle.seal(staged, version, signing.key)
+        sha256 = bundle.seal(made, version, signing.key)
         keep = self.fold.loaded(self._settings.rollout.keep)
-        publish(staged, self.claim, ROOT / "infra" / "models" / "sequence", triton.url, version, keep, signing.trusted, triton.key)
+        publish(staged, self.claim, triton.url, version, keep, signing.trusted, triton.key)
         for stage, hash in (("candidate", sha256), ("live", None)):
             record = Release(
                 id=f"bench-{version}-{stage}", version=version, stage=stage, sha256=hash, epoch=self.claim.epoch, at=utc(time.time())  # type: ignore[arg-type] # those two
@@ -176,7 +181,7 @@ def answering_s(group: int) -> float:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             fields = (place / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and "sequence_" not in (place / "cmdline").read_text():
+            if int(fields[2]) == group and "sequence-" not in (place / "cmdline").read_text():
                 total += (int(fields[11]) + int(fields[12])) / TICK
         except (OSError, IndexError):
             continue

@@ -41,7 +41,6 @@ class TritonServer:
 
     def command(self) -> list[str]:
         server = triton_server()
-        published = [p for p in (self.repository / "sequence").glob("[0-9]*") if p.is_dir()]
         return [
             str(server / "bin" / "tritonserver"),
             f"--id=headrace-{self.grpc}",
@@ -50,8 +49,8 @@ class TritonServer:
             f"--backend-directory={server / 'backends'}",
             f"--cache-directory={server / 'caches'}",
             "--model-control-mode=explicit",
-            "--load-model=recommend",
-            *(["--load-model=sequence"] if published else []),
+            "--load-model=*",
+            "--exit-on-error=false",
             "--disable-auto-complete-config",
             "--strict-readiness=false",
             "--exit-timeout-secs=2",

@@ -17,6 +17,19 @@ from serving.signature import is_signed, signed
 MANIFEST, SIGNATURE, CACHE = "manifest.json", "manifest.sig", "__pycache__"
 
 
+BUNDLE = "1"  # Triton's name of the only version of a model; there lies the bundle
+
+
+def model_of(version: int | str) -> str:
+    """What Triton calls that version of the sequence model."""
+    return f"sequence-{version}"
+
+
+def folder_of(repository: Path, version: int) -> Path:
+    """Where that version's bundle is."""
+    return repository / model_of(version) / BUNDLE
+
+
 class Corrupt(ValueError):
     """A bundle that is not what its manifest says; the text names the file."""
 
@@ -40,11 +53,11 @@ def seal(folder: Path, version: int = 0, key: Path | None = None) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def verify(folder: Path, sha256: str | None = None, trusted: str = "", version: str | None = None) -> None:
+def verify(folder: Path, sha256: str | None = None, trusted: str = "", version: int = 0) -> None:
     """Raise `Corrupt` where a file is missing, changed, unknown or a link, the manifest is not the one of `sha256`, or not signed with the
-    private key of `trusted` for this version (the folder's name, unless it says otherwise).
+    private key of `trusted` for that version.
     """
-    manifest = manifest_of(folder, sha256, trusted, version or folder.name)
+    manifest = manifest_of(folder, sha256, trusted, version)
     there = {p.name for p in folder.iterdir() if p.name not in (MANIFEST, SIGNATURE)}
     if there != manifest.keys():
         raise Corrupt(f"{folder}: files {sorted(there ^ manifest.keys())} are missing or not in the manifest")
@@ -52,7 +65,7 @@ def verify(folder: Path, sha256: str | None = None, trusted: str = "", version: 
         checked(folder / name, manifest)
 
 
-def manifest_of(folder: Path, sha256: str | None, trusted: str, version: str) -> dict[str, str]:
+def manifest_of(folder: Path, sha256: str | None, trusted: str, version: int) -> dict[str, str]:
     """sha256 by name of what belongs to a bundle. Raises `Corrupt` as `verify` does."""
     file = folder / MANIFEST
     try:
@@ -66,7 +79,7 @@ def manifest_of(folder: Path, sha256: str | None, trusted: str, version: str) ->
         raise Corrupt(f"{file}: not the manifest of {sha256}")
     if trusted:
         signature = folder / SIGNATURE
-        if not signature.is_file() or not version.isdigit() or not is_signed(trusted, int(version), text, signature.read_bytes()):
+        if not signature.is_file() or not is_signed(trusted, version, text, signature.read_bytes()):
             raise Corrupt(f"{signature}: not a signature of version {version} by the key that is trusted")
     return manifest
 

@@ -123,4 +123,4 @@ class AsyncClient:
 def is_loaded(url: str, version: int) -> bool:
     """Does Triton hold this version of the deep model? Raises where no Triton answers."""
     with triton.InferenceServerClient(url) as client:
-        return bool(client.is_model_ready("sequence", str(version), client_timeout=5))
+        return bool(client.is_model_ready(f"sequence-{version}", client_timeout=5))

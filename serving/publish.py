@@ -1,4 +1,4 @@
-"""Publishing: a sealed bundle into Triton's repository, next to the versions that serve, proven before it is named."""
+"""Publishing: a sealed bundle into Triton's repository, next to those that serve, proven before it is named."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
-from serving.bundle import verify
+from serving.bundle import BUNDLE, model_of, verify
 from serving.failpoint import failpoint
 
-MODEL = "sequence"
 TOLERANCE = 1e-3
 
 
@@ -57,86 +58,74 @@ class Claim:
 
 
 def publish(
-    staged: Path, claim: Claim, templates: Path, url: str, version: int, keep: Sequence[int], trusted: str = "", key: str = "",
-    timeout_s: float = 60.0,
-) -> float:  # fmt: skip
-    """Move the bundle `staged` into the repository's sequence/<version>, load it beside the versions `keep`, prove it.
+    staged: Path, claim: Claim, url: str, version: int, keep: Sequence[int], trusted: str = "", key: str = "", timeout_s: float = 60.0
+) -> float:
+    """Move `staged`, a Triton model whose version 1 is the bundle, into the repository as `sequence-<version>`, load it and prove it.
 
-    Written beside the repository, synced, renamed in: a half-written version is never visible. The version policy on
-    disk names what stays loaded before the load, so that a restart of Triton comes up right. Returns the seconds it
-    took; raises `NotPublished`, with the old versions serving as before; `Superseded`, with nothing touched from then on.
+    Each version is a model of its own: of a model with several versions Triton loads all that are kept anew for every one that comes
+    (docs/releases.md). Written beside the repository, synced, renamed in: a half-written version is never visible, and a restart of Triton
+    loads what is there. Those that are neither this one nor in `keep` are unloaded and removed. Returns the seconds it took; raises
+    `NotPublished`, with the old versions serving as before; `Superseded`, with nothing touched from then on.
     """
-    began, model = time.monotonic(), claim.repository / MODEL
-    target = model / str(version)
-    verify(staged, trusted=trusted, version=str(version))
-    for file in staged.iterdir():
-        _sync(file)
-    _sync(staged)
-    if claim.mine(target).exists():  # a former try that nobody named
-        _withdraw(claim, templates, target, keep)
-    model.mkdir(parents=True, exist_ok=True)
-    failpoint("publish.synced")
-    staged.rename(claim.mine(target))
-    failpoint("publish.renamed")
-    _sync(model)
-    _write_configs(claim, templates, [*keep, version])
-    try:
-        with triton.InferenceServerClient(url) as client:  # a channel of its own
+    began, target = time.monotonic(), claim.repository / model_of(version)
+    verify(staged / BUNDLE, trusted=trusted, version=version)
+    for path in (*staged.rglob("*"), staged):
+        _sync(path)
+    with triton.InferenceServerClient(url) as client:  # a channel of its own
+        server = Server(claim, client, {"triton-grpc-protocol-admin": key}, timeout_s)
+        if claim.mine(target).exists():  # a former try that nobody named
+            server.remove(target)
+        failpoint("publish.synced")
+        staged.rename(claim.mine(target))
+        failpoint("publish.renamed")
+        _sync(claim.repository)
+        try:
             failpoint("publish.load")
-            client.load_model(MODEL, headers={"triton-grpc-protocol-admin": key}, client_timeout=timeout_s)
+            client.load_model(claim.mine(target).name, headers=server.headers, client_timeout=timeout_s)
             failpoint("publish.loaded")
-            prove(client, target, version)
-        failpoint("publish.proved")
-    except Exception as error:
-        _withdraw(claim, templates, target, keep)
-        raise NotPublished(f"version {version}: {str(error)[:500]}") from error
-    _prune(claim.mine(model), [*keep, version])
+            prove(client, target)
+            failpoint("publish.proved")
+        except Exception as error:
+            server.remove(target)
+            if isinstance(error, Superseded):
+                raise
+            raise NotPublished(f"version {version}: {str(error)[:500]}") from error
+        for folder in claim.repository.glob(model_of("[0-9]*")):
+            if folder.name not in {model_of(v) for v in (*keep, version)}:
+                failpoint("publish.prune")
+                server.remove(folder)
     failpoint("publish.pruned")
     return time.monotonic() - began
 
 
-def _withdraw(claim: Claim, templates: Path, target: Path, keep: Sequence[int]) -> None:
-    """Take a version out of the repository; its name first, so that a restart of Triton never looks for a folder that is gone."""
-    if keep:
-        _write_configs(claim, templates, keep)
-        failpoint("publish.withdraw")
-        shutil.rmtree(claim.mine(target), ignore_errors=True)
-    else:
-        failpoint("publish.withdraw_first")
-        shutil.rmtree(claim.mine(target).parent, ignore_errors=True)
+@dataclass(frozen=True)
+class Server:
+    """A Triton that we may change, while its repository is ours."""
+
+    claim: Claim
+    client: triton.InferenceServerClient
+    headers: dict[str, str]
+    timeout_s: float
+
+    def remove(self, model: Path) -> None:
+        """Unload it and take it out of the repository; a server that is away comes back without it."""
+        with suppress(InferenceServerException):
+            self.client.unload_model(self.claim.mine(model).name, headers=self.headers, client_timeout=self.timeout_s)
+        failpoint("publish.unloaded")
+        shutil.rmtree(self.claim.mine(model), ignore_errors=True)
 
 
-def prove(client: triton.InferenceServerClient, folder: Path, version: int) -> None:
+def prove(client: triton.InferenceServerClient, model: Path) -> None:
     """Pinned canary inference: the server answers as the exporter did, or `NotPublished`."""
-    if not client.is_model_ready(MODEL, str(version)):
-        raise NotPublished(f"version {version} is not ready after its load")
-    canary = np.load(folder / "canary.npz", allow_pickle=False)
+    if not client.is_model_ready(model.name):
+        raise NotPublished(f"{model.name} is not ready after its load")
+    canary = np.load(model / BUNDLE / "canary.npz", allow_pickle=False)
     asked = triton.InferInput("histories", canary["histories"].shape, "INT64")
     asked.set_data_from_numpy(canary["histories"])
-    answer = client.infer(MODEL, [asked], model_version=str(version), client_timeout=10)
+    answer = client.infer(model.name, [asked], client_timeout=10)
     worst = float(np.abs(answer.as_numpy("top_scores") - canary["top_scores"]).max())
     if not worst <= TOLERANCE:
-        raise NotPublished(f"version {version} answers its canary with scores that differ by {worst:.3g}")
-
-
-def _write_configs(claim: Claim, templates: Path, versions: Sequence[int]) -> None:
-    """Both configurations of one repository: onnxruntime on the official image, the python shim on the wheel."""
-    model = claim.repository / MODEL
-    policy = f"version_policy {{ specific {{ versions: [ {', '.join(str(v) for v in sorted(set(versions)))} ] }} }}\n"
-    (model / "configs").mkdir(exist_ok=True)
-    for name in ("config.pbtxt", "configs/wheel.pbtxt"):
-        fresh = model / f"{name}.new"
-        failpoint(f"publish.{Path(name).stem}")
-        fresh.write_text((templates / name).read_text() + policy)
-        failpoint(f"publish.{Path(name).stem}_written")
-        os.replace(fresh, claim.mine(model / name))
-
-
-def _prune(model: Path, versions: Sequence[int]) -> None:
-    for folder in model.iterdir():
-        if folder.name.isdigit() and int(folder.name) not in versions:
-            failpoint("publish.prune")
-            shutil.rmtree(folder, ignore_errors=True)
+        raise NotPublished(f"{model.name} answers its canary with scores that differ by {worst:.3g}")
 
 
 def _sync(path: Path) -> None:

@@ -23,9 +23,12 @@ class Vocabulary:
     popular: list[str]
 
     @staticmethod
-    def load(folder: Path, sha256: str | None = None, trusted: str = "") -> Vocabulary:
-        """Read it, and make sure that it is the one of the manifest `sha256`, signed with `trusted`; raises OSError or `Corrupt`."""
-        manifest = manifest_of(folder, sha256, trusted, folder.name)
+    def load(folder: Path, sha256: str | None = None, trusted: str = "", version: int = 0) -> Vocabulary:
+        """Read it, and make sure that it is the one of the manifest `sha256`, signed with `trusted` for that version.
+
+        Raises OSError or `Corrupt`.
+        """
+        manifest = manifest_of(folder, sha256, trusted, version)
         items, popular = (json.loads(checked(folder / name, manifest)) for name in ("vocabulary.json", "popular.json"))
         return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular)
 

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from learners.online import Online
 from learners.profiles import RECENT
+from serving.bundle import folder_of
 from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
 from serving.vocabulary import Vocabulary
@@ -104,8 +105,8 @@ class Recommender:
         with self._loading:
             for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
                 try:
-                    folder = self._repository / "sequence" / str(version)
-                    self._vocabularies[version] = Vocabulary.load(folder, releases.hashes.get(version), self._trusted)
+                    folder = folder_of(self._repository, version)
+                    self._vocabularies[version] = Vocabulary.load(folder, releases.hashes.get(version), self._trusted, version)
                 except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here (yet), or not the one named
                     self._load_again = time.monotonic() + BREAK_S
                     log.warning("vocabulary of version %s: %s", version, error)

@@ -46,8 +46,8 @@ POPULAR = 500  # items a bundle carries for a server that starts without Kafka
 
 
 class Trainer:
-    """`templates`: the folder with Triton's files for `sequence`; `key` of Triton's restricted APIs. Bundles are signed with the private key
-    in `signing_key`; a warm start is from what the public one, `trusted`, has signed.
+    """`templates`: the folder with Triton's files for `sequence`; `key` of Triton's restricted APIs. Bundles are signed with the private
+    key in `signing_key`; a warm start is from what the public one, `trusted`, has signed.
     """
 
     def __init__(
@@ -284,24 +284,28 @@ class Trainer:
         self._staging.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._staging))
         try:
+            failpoint("stage.config")
+            shutil.copytree(self.templates, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+            made = staged / bundle.BUNDLE
+            made.mkdir()
             failpoint("stage.begin")
-            (staged / "model.onnx").write_bytes(onnx)
+            (made / "model.onnx").write_bytes(onnx)
             failpoint("stage.model")
-            shutil.copy(self.templates / "model.py", staged / "model.py")
+            shutil.copy(self.templates / "model.py", made / "model.py")
             failpoint("stage.vocabulary")
-            (staged / "vocabulary.json").write_text(json.dumps(items))
-            (staged / "popular.json").write_text(json.dumps([items[r - 1] for r in np.argsort(-popular[1:], kind="stable")[:POPULAR] + 1]))
+            (made / "vocabulary.json").write_text(json.dumps(items))
+            (made / "popular.json").write_text(json.dumps([items[r - 1] for r in np.argsort(-popular[1:], kind="stable")[:POPULAR] + 1]))
             failpoint("stage.canary")
-            np.savez(staged / "canary.npz", **canary)
-            save(staged / "weights.safetensors")
+            np.savez(made / "canary.npz", **canary)
+            save(made / "weights.safetensors")
             card = {"version": version, "request": request.model_dump(mode="json"), "gates": gates, "lineage": lineage}
-            (staged / "card.json").write_text(json.dumps(card, indent=1))
+            (made / "card.json").write_text(json.dumps(card, indent=1))
             failpoint("stage.whole")
             staged.chmod(0o755)
-            sha256 = bundle.seal(staged, version, self._signing_key)
+            sha256 = bundle.seal(made, version, self._signing_key)
             assert self._claim is not None
             keep = self.releases.loaded(self.rollout.keep)
-            seconds = publish(staged, self._claim, self.templates, self.url, version, keep, self._trusted, self._key)
+            seconds = publish(staged, self._claim, self.url, version, keep, self._trusted, self._key)
             gates["load_s"] = round(seconds, 3)
             return sha256
         finally:
@@ -309,14 +313,14 @@ class Trainer:
             shutil.rmtree(staged, ignore_errors=True)
 
     def _folder(self, version: int) -> Path:
-        return self.repository / "sequence" / str(version)
+        return bundle.folder_of(self.repository, version)
 
     def _vocabulary_of(self, version: int) -> Vocabulary | None:
         """What the live version knows; None where there is none, or where its folder is no longer whole: then all begins anew."""
         if not version:
             return None
         try:
-            bundle.verify(self._folder(version), self.releases.hashes.get(version), self._trusted)
+            bundle.verify(self._folder(version), self.releases.hashes.get(version), self._trusted, version)
             return Vocabulary.load(self._folder(version))
         except (OSError, bundle.Corrupt) as error:
             log.warning("no warm start from version %s: %s", version, error)

@@ -138,16 +138,15 @@ def test_rows_are_decoded_in_their_order_without_padding_and_rows_it_does_not_ha
 def test_a_signed_bundle_is_one_versions_and_its_makers_only(folder: Path, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine.pem", tmp_path / "other.pem"
     trusted, foreign = new_key(mine), new_key(other)
-    sealed = folder.rename(folder.with_name("7"))
-    seal(sealed, 7, mine)
-    verify(sealed, trusted=trusted)
-    assert Vocabulary.load(sealed, trusted=trusted).items == ["tea", "cup", "töpfe"]
+    seal(folder, 7, mine)
+    verify(folder, trusted=trusted, version=7)
+    assert Vocabulary.load(folder, trusted=trusted, version=7).items == ["tea", "cup", "töpfe"]
     with pytest.raises(Corrupt, match="not a signature of version 7 by the key that is trusted"):
-        verify(sealed, trusted=foreign)
+        verify(folder, trusted=foreign, version=7)
     with pytest.raises(Corrupt, match="signature of version 8"):
-        verify(sealed, trusted=trusted, version="8")
+        verify(folder, trusted=trusted, version=8)
     with pytest.raises(Corrupt, match="signature of version"):
-        Vocabulary.load(sealed.rename(sealed.with_name("9")), trusted=trusted)
+        Vocabulary.load(folder, trusted=trusted, version=9)
 
 
 @pytest.mark.parametrize("forged", ["none", "foreign", "old", "noise"])
@@ -167,7 +166,7 @@ def test_a_bundle_without_a_true_signature_is_refused(folder: Path, tmp_path: Pa
         (folder / SIGNATURE).write_bytes(bytes(64))
     verify(folder)
     with pytest.raises(Corrupt, match="not a signature"):
-        verify(folder, trusted=trusted, version="3")
+        verify(folder, trusted=trusted, version=3)
 
 
 def test_a_key_is_its_owners_only_and_kept_where_there_is_one(tmp_path: Path) -> None:

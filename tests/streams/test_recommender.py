@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from serving.bundle import seal
+from serving.bundle import folder_of, seal
 from serving.release import Releases
 from serving.vocabulary import Vocabulary
 from streams import recommender
@@ -31,7 +31,7 @@ def serving(tmp_path: Path) -> Iterator[Recommender]:
 
 
 def bundle(repository: Path, version: int) -> str:
-    folder = repository / "sequence" / str(version)
+    folder = folder_of(repository, version)
     folder.mkdir(parents=True)
     (folder / "vocabulary.json").write_text(json.dumps(["tea", "cup"]))
     (folder / "popular.json").write_text(json.dumps(["cup"]))
@@ -54,10 +54,10 @@ def test_answers_go_by_the_old_version_until_the_new_ones_vocabulary_is_there(
 ) -> None:
     releases, while_loading, load = live(3, bundle(tmp_path, 3)), [], Vocabulary.load
 
-    def loading(folder: Path, sha256: str | None, trusted: str) -> Vocabulary:
+    def loading(folder: Path, sha256: str | None, trusted: str, of: int) -> Vocabulary:
         answer = serving.answer([ASK], sequence)[0]
         while_loading.append((answer.version, answer.degraded))
-        return load(folder, sha256, trusted)
+        return load(folder, sha256, trusted, of)
 
     monkeypatch.setattr(Vocabulary, "load", loading)
     serving.replica.releases = releases  # as the replica has it at that moment
@@ -75,7 +75,7 @@ def test_a_vocabulary_that_comes_late_is_looked_for_again(serving: Recommender, 
     serving._on_release(releases)
     answer = serving.answer([ASK], sequence)[0]
     assert (answer.version, answer.degraded) == (0, True)
-    (elsewhere / "sequence").rename(tmp_path / "sequence")
+    (elsewhere / "sequence-3").rename(tmp_path / "sequence-3")
     assert serving.answer([ASK], sequence)[0].version == 3
 
 

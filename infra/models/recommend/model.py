@@ -73,8 +73,7 @@ def _request(request):
 def _sequence(version, histories):
     """int64[B, 2, L] -> (int64[B, N], float32[B, N]) of that version of `sequence`; RuntimeError where it cannot."""
     answer = pb.InferenceRequest(
-        model_name="sequence",
-        model_version=version,
+        model_name=f"sequence-{version}",
         requested_output_names=["top_items", "top_scores"],
         inputs=[pb.Tensor("histories", histories)],
     ).exec()

@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help demo test check lint story chaos chaos-smoke bench setup lock
+.PHONY: help demo test check lint story chaos chaos-smoke bench bench-releases setup lock
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ chaos-smoke: setup  ## a few of each fault, in less than three minutes (part of 
 bench: setup  ## the published figures (docs/)
 	$(BIN)/python -m bench.fold $(ARGS)
 	$(BIN)/python -m bench.quality.p1 $(ARGS)
+
+bench-releases: setup  ## 1,000 pushes under load, and blocks with and without (an hour; resumes; ARGS="--pushes 100 --json")
+	$(BIN)/python -m bench.releases $(ARGS)
 
 setup: .python  ## set up everything for development: environments, Triton, Kafka, demo data (about 8 GB)
 	@$(PYTHON) infra/bootstrap.py dev triton kafka data >&2

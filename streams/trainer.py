@@ -72,7 +72,7 @@ class Trainer:
         )  # fmt: skip
         self._told_at = TopicPartition(kafka.prefix + topics.RELEASES, 0)
         self._told.assign([self._told_at])
-        self._lettered = self._told.committed(self._told_at) or 0  # release records below have had their dead letters
+        self._lettered = 0  # release records below have had their dead letters
         self._told.seek_to_beginning(self._told_at)
         self._producer = KafkaProducer(**common, transactional_id=f"{kafka.prefix}trainer-sequence", transaction_timeout_ms=60_000)
         self._claim: Claim | None = None  # whoever has the requests claims the repository, and fences; one that only waits does not
@@ -158,15 +158,18 @@ class Trainer:
         """Until `stopping`: serve requests, the newest for all that waited."""
         self._catch_up()
         while not self.stopping:
-            polled = self._requests.poll(timeout_ms=300)
+            polled = [record for records in self._requests.poll(timeout_ms=300).values() for record in records]
+            while polled and (more := self._requests.poll(timeout_ms=100)):  # all that wait are one training
+                polled += [record for records in more.values() for record in records]
             if self._requests.assignment() and self._claim is None:
                 self._producer.init_transactions()  # from here on nobody before us writes a record
                 self._catch_up()
+                self._lettered = self._told.committed(self._told_at) or 0
                 self._claim = Claim(self.repository, self.releases.epoch + 1)
                 self._claim.take()
                 failpoint("stage.sweep")
                 shutil.rmtree(self._staging, ignore_errors=True)  # what a killed trainer left
-            waiting = [self._read(record) for records in polled.values() for record in records]
+            waiting = [self._read(record) for record in polled]
             requests = [request for request in waiting if request is not None]
             self._catch_up()
             if self._claim is not None:

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 
 from feedback.policy import Policy
 from infra import control
@@ -24,7 +26,7 @@ from infra.tritonserver import TritonServer
 from serving.client import Client, is_loaded
 from serving.signature import new_key
 from streams import topics
-from streams.events import Metric, utc
+from streams.events import Metric, RetrainingRequest, to_bytes, utc
 from tests.chaos import oracle
 from tests.chaos.cluster import Cluster, Effects, prepare, wait
 from tests.chaos.ledger import Ledger
@@ -266,3 +268,49 @@ def test_a_trainer_killed_while_it_says_no_says_it_once(training: Training, what
         wait(lambda: len(control.letters(kafka)) == before + 1, 10, 0.2)
     if what == "together":
         assert training.stage(first) == "refused"
+
+
+# --- several of each -----------------------------------------------------------------------------------------------------
+@here
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("stage", ["requested", "candidate", "canary"])
+def test_of_two_trainers_the_one_that_was_paused_says_and_publishes_nothing(training: Training, stage: str) -> None:
+    kafka = training.cluster.kafka
+    request = control.request_retraining(kafka).id
+    first = training.trainer(HEADRACE_ROLLOUT__DEADLINE_S="20")
+    wait(lambda: training.stage(request) == stage, 90, 0.02)
+    first.send_signal(signal.SIGSTOP)
+    with training.trainer() as second:
+        wait(lambda: training.stage(request) == "live", 120, 0.2)
+        records = control.releases(kafka)[1]
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(60) != 0  # it is fenced, and ends
+        time.sleep(3)
+        assert control.releases(kafka)[1] == records
+        assert [r.stage for r in records if r.request == request] == ["requested", "candidate", "canary", "live"]
+        second.terminate()
+        second.wait(20)
+    training.check(stage)
+
+
+@here
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+def test_ten_thousand_requests_in_a_burst_are_one_training(training: Training) -> None:
+    kafka, n = training.cluster.kafka, 10_000
+    producer = KafkaProducer(**kafka.kafka_python(), linger_ms=20)
+    for number in range(n):
+        request = RetrainingRequest(id=f"burst-{number}", reason="manual", at=utc(time.time()))
+        producer.send(kafka.prefix + topics.RETRAINING_REQUESTS, key=b"sequence", value=to_bytes(request))
+    producer.flush(60)
+    producer.close()
+    with training.trainer() as trainer:
+        wait(lambda: training.stage(f"burst-{n - 1}") == "live", 120, 0.5)
+        trainer.terminate()
+        trainer.wait(20)
+    fold, records = control.releases(kafka)
+    stages = Counter(r.stage for r in records if str(r.request).startswith("burst-"))
+    assert stages == {"requested": 1, "candidate": 1, "canary": 1, "live": 1, "refused": n - 1}
+    assert all(fold.requests[f"burst-{number}"] in ("live", "refused") for number in range(n))
+    training.check("burst")

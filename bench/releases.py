@@ -340,6 +340,22 @@ def figures(found: dict[str, Any]) -> dict[str, Any]:
     return of | {"points": points}
 
 
+def plot(points: list[dict[str, float]], file: Path) -> None:
+    """p50 and p99 over the pushes."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
+    told = [point for point in points if "p99_ms" in point]
+    for name, colour in (("p50_ms", "#2f6fb2"), ("p99_ms", "#b2562f")):
+        axes.plot([point["push"] for point in told], [point[name] for point in told], "o-", color=colour, label=name[:3], markersize=3)
+    axes.set(xlabel="pushes, one after the other", ylabel="ms, from when a request was due", ylim=(1, None), yscale="log")
+    axes.legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None})
+
+
 async def run(args: argparse.Namespace, kept: Kept, say: Say) -> None:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as temporary:
         folder = Path(temporary)
@@ -380,11 +396,14 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=5, help="seconds from push to push in a block")
     parser.add_argument("--rate", type=int, default=0, help="lists a second (half of what a closed loop gives)")
     parser.add_argument("--kept", type=Path, default=ROOT / ".headrace" / "bench-releases.json", help="file of what was measured")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw p50 and p99 over the pushes (SVG)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     kept = Kept(args.kept)
     asyncio.run(run(args, kept, lambda line: print(line, file=sys.stderr, flush=True)))
     found = figures(kept.found)
+    if args.plot:
+        plot(found["points"], args.plot)
     print(json.dumps(found) if args.json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
 
 

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
 from threading import get_native_id
@@ -128,8 +129,7 @@ class Pusher:
     def __init__(self, stack: Stack, folder: Path, training: Training) -> None:
         self._settings, self._folder = stack.settings, folder
         self.fold, _ = control.releases(stack.settings.kafka)
-        self.claim = Claim(stack.settings.triton.repository, self.fold.epoch + 1)
-        self.claim.take()
+        self.claim = Claim.after(stack.settings.triton.repository, self.fold.epoch)
         live = bundle.folder_of(stack.settings.triton.repository, self.fold.live)
         self._items = Vocabulary.load(live).items
         samples = np.load(live / "canary.npz")["histories"]
@@ -163,7 +163,7 @@ class Pusher:
         finetune.save(model, made / "weights.safetensors")
         triton, signing = self._settings.triton, self._settings.signing
         sha256 = bundle.seal(made, version, signing.key)
-        keep = self.fold.loaded(self._settings.rollout.keep)
+        keep = partial(self.fold.loaded, self._settings.rollout.keep)
         publish(staged, self.claim, triton.url, version, keep, signing.trusted, triton.key)
         for stage, hash in (("candidate", sha256), ("live", None)):
             record = Release(

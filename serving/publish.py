@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,32 +39,47 @@ class Claim:
     def _file(self) -> Path:
         return self.repository.with_name(self.repository.name + ".epoch")
 
-    def take(self) -> None:
-        """From now on the repository is ours. Raises `Superseded` where a later trainer has it."""
-        if self._file.exists() and int(self._file.read_text()) > self.epoch:
-            self.mine(self._file)
+    @staticmethod
+    def after(repository: Path, epoch: int) -> Claim:
+        """The claim of one who begins: a higher epoch than `epoch`, the last that the release topic knows, and than any that the repository
+        had (a trainer may have gone before it said anything; a topic may be younger than the repository).
+        """
+        claim = Claim(repository, 1 + max(epoch, Claim(repository, 0)._there()))
+        claim._take()
+        return claim
+
+    def _there(self) -> int:
+        try:
+            return int(self._file.read_text())
+        except (OSError, ValueError):  # none yet, or not a whole one
+            return 0
+
+    def _take(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._file.with_name(self._file.name + ".new")
         failpoint("publish.claim")
         fresh.write_text(str(self.epoch))
+        _sync(fresh)
         failpoint("publish.claimed")
         os.replace(fresh, self._file)
 
     def mine(self, path: Path) -> Path:
         """`path`, which is in the repository; raises `Superseded` where that is no longer ours."""
-        if (there := self._file.read_text()) != str(self.epoch):
+        if (there := self._there()) != self.epoch:
             raise Superseded(f"the epoch {self.epoch} is over, the repository is of epoch {there}")
         return path
 
 
 def publish(
-    staged: Path, claim: Claim, url: str, version: int, keep: Sequence[int], trusted: str = "", key: str = "", timeout_s: float = 60.0
-) -> float:
+    staged: Path, claim: Claim, url: str, version: int, keep: Callable[[], Sequence[int]], trusted: str = "", key: str = "",
+    timeout_s: float = 60.0,
+) -> float:  # fmt: skip
     """Move `staged`, a Triton model whose version 1 is the bundle, into the repository as `sequence-<version>`, load it and prove it.
 
     Each version is a model of its own: of a model with several versions Triton loads all that are kept anew for every one that comes
     (docs/releases.md). Written beside the repository, synced, renamed in: a half-written version is never visible, and a restart of Triton
-    loads what is there. Those that are neither this one nor in `keep` are unloaded and removed. Returns the seconds it took; raises
+    loads what is there. Those that are neither this one nor in `keep()`, asked at the end, are unloaded and removed.
+    Returns the seconds it took; raises
     `NotPublished`, with the old versions serving as before; `Superseded`, with nothing touched from then on.
     """
     began, target = time.monotonic(), claim.repository / model_of(version)
@@ -90,8 +105,9 @@ def publish(
             if isinstance(error, Superseded):
                 raise
             raise NotPublished(f"version {version}: {str(error)[:500]}") from error
+        kept = {model_of(v) for v in (*keep(), version)}
         for folder in claim.repository.glob(model_of("[0-9]*")):
-            if folder.name not in {model_of(v) for v in (*keep, version)}:
+            if folder.name not in kept:
                 failpoint("publish.prune")
                 server.remove(folder)
     failpoint("publish.pruned")

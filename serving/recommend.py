@@ -160,17 +160,19 @@ class View:
         mask[[r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]] = False
         return mask
 
-    def keys(self, ask: Ask, items: Sequence[str], rows: Rows, n: int, had: Collection[str], nameless: list[str]) -> npt.NDArray[np.int64]:
+    def keys(
+        self, ask: Ask, items: Sequence[str], rows: Rows, n: int, had: Collection[str], nameless: dict[str, int]
+    ) -> npt.NDArray[np.int64]:
         """Keys of `items` (`serving.candidates`): their `rows`; of one in no row that may be shown n and its place in `nameless`, to which
         it is added; else -1.
         """
-        keys = np.where(rows < n, rows, -1)
+        keys, row = np.where(rows < n, rows, -1), self.online.items.row
         for place in np.flatnonzero(rows < 0).tolist():
             item = items[place]
-            if item not in ask.exclude and item not in had and self.catalogue.allows(item, ask.categories):
-                if item not in nameless:
-                    nameless.append(item)
-                keys[place] = n + nameless.index(item)
+            if (since := row.get(item)) is not None:  # it has one by now
+                keys[place] = since if since < n else -1
+            elif item not in ask.exclude and item not in had and self.catalogue.allows(item, ask.categories):
+                keys[place] = n + nameless.setdefault(item, len(nameless))
         return keys
 
     def affinity(self, names: Sequence[str], past: Rows) -> npt.NDArray[np.float64]:
@@ -232,7 +234,7 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         votes(chosen, own, online, n),
         regressed(chosen, own, online, n),
     )
-    nameless = list[str]()  # candidates that are in no row: n and above
+    nameless = dict[str, int]()  # candidates that are in no row: n and above
     deep_rows = view.keys(ask, deep.items, np.array([row.get(item, -1) for item in deep.items], np.int64), n, had, nameless)
     fresh = view.keys(ask, shared.fresh, shared.fresh_rows, n, had, nameless)
     counts = np.zeros((4, n))
@@ -255,7 +257,8 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
                 break
         counts[:] = 0
         keys, ranks, scored, ranked = gather(more)
-    items = [names[key] if key < n else nameless[key - n] for key in keys.tolist()]
+    others = list(nameless)
+    items = [names[key] if key < n else others[key - n] for key in keys.tolist()]
     keys[keys >= n] = -1
     compared, popularity, age, idle, lately, ever, since = _known(
         keys, around.next, around.last, around.after, around.around, voted, around.taste, eased, around.basket,

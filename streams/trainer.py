@@ -165,8 +165,7 @@ class Trainer:
                 self._producer.init_transactions()  # from here on nobody before us writes a record
                 self._catch_up()
                 self._lettered = self._told.committed(self._told_at) or 0
-                self._claim = Claim(self.repository, self.releases.epoch + 1)
-                self._claim.take()
+                self._claim = Claim.after(self.repository, self.releases.epoch)
                 failpoint("stage.sweep")
                 shutil.rmtree(self._staging, ignore_errors=True)  # what a killed trainer left
             waiting = [self._read(record) for record in polled]
@@ -175,6 +174,9 @@ class Trainer:
             if self._claim is not None:
                 self._bury()
             open_ = [r for r in requests if self.releases.requests.get(r.id) not in ("live", "refused", "rolled_back")]
+            for begun in [r for r in open_ if self.releases.requests.get(r.id) in ("candidate", "shadow", "canary")]:
+                self._serve(begun)  # a trainer was ended in the midst of it: nobody else would judge that canary
+                open_.remove(begun)
             if open_:
                 # A drift knows where the change began; of several, the newest speaks for all.
                 chosen = ([r for r in open_ if r.reason == "drift"] or open_)[-1]
@@ -213,7 +215,7 @@ class Trainer:
         version = known[-1].version if known else self.releases.newest + 1
         if stage is None:
             self._tell("requested", version, request, reason=request.reason)
-        if self.releases.frozen:
+        if self.releases.frozen and self.releases.stages.get(version) in (None, "requested", "candidate"):
             self._tell("refused", version, request, reason=FROZEN)
             return
         if stage in (None, "requested"):
@@ -307,13 +309,17 @@ class Trainer:
             staged.chmod(0o755)
             sha256 = bundle.seal(made, version, self._signing_key)
             assert self._claim is not None
-            keep = self.releases.loaded(self.rollout.keep)
-            seconds = publish(staged, self._claim, self.url, version, keep, self._trusted, self._key)
+            seconds = publish(staged, self._claim, self.url, version, self._kept, self._trusted, self._key)
             gates["load_s"] = round(seconds, 3)
             return sha256
         finally:
             failpoint("stage.remove")
             shutil.rmtree(staged, ignore_errors=True)
+
+    def _kept(self) -> list[int]:
+        """Versions that stay loaded, also by what operators said while we trained."""
+        self._catch_up()
+        return self.releases.loaded(self.rollout.keep)
 
     def _folder(self, version: int) -> Path:
         return bundle.folder_of(self.repository, version)

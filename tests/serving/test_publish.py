@@ -26,9 +26,7 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def claim(repository: Path) -> Claim:
     """The repository is ours."""
-    made = Claim(repository, 2)
-    made.take()
-    return made
+    return Claim.after(repository, 1)
 
 
 @pytest.fixture
@@ -48,24 +46,32 @@ def versions(repository: Path) -> list[str]:
 def test_a_corrupt_bundle_never_reaches_the_repository(staged: Path, repository: Path, claim: Claim) -> None:
     (staged / "1" / "model.onnx").write_text("other")
     with pytest.raises(Corrupt):
-        publish(staged, claim, NOBODY, 3, [1, 2])
+        publish(staged, claim, NOBODY, 3, lambda: [1, 2])
     assert versions(repository) == ["1", "2"]
 
 
 def test_a_version_that_nobody_loads_is_taken_back(staged: Path, repository: Path, claim: Claim) -> None:
     with pytest.raises(NotPublished, match="version 3"):
-        publish(staged, claim, NOBODY, 3, [2, 1], timeout_s=5)
+        publish(staged, claim, NOBODY, 3, lambda: [2, 1], timeout_s=5)
     assert versions(repository) == ["1", "2"]
     assert (repository / "sequence-2" / "1" / "model.onnx").read_text() == "2"
 
 
 def test_a_trainer_that_wakes_up_after_another_has_begun_touches_nothing(staged: Path, repository: Path, claim: Claim) -> None:
-    Claim(repository, 3).take()
+    Claim.after(repository, 2)
     with pytest.raises(Superseded, match="epoch 2 is over, the repository is of epoch 3"):
-        publish(staged, claim, NOBODY, 3, [1, 2])
-    with pytest.raises(Superseded):
-        claim.take()
+        publish(staged, claim, NOBODY, 3, lambda: [1, 2])
     assert versions(repository) == ["1", "2"] and staged.exists()
+
+
+@pytest.mark.parametrize(("told", "there", "wanted"), [(0, None, 1), (4, None, 5), (1, "2", 3), (7, "2", 8), (3, "", 4), (3, "x", 4)])
+def test_who_begins_has_a_higher_epoch_than_the_topic_and_the_repository(
+    repository: Path, told: int, there: str | None, wanted: int
+) -> None:
+    if there is not None:
+        repository.with_name("repository.epoch").write_text(there)
+    assert Claim.after(repository, told).epoch == wanted
+    assert Claim.after(repository, told).epoch == wanted + 1
 
 
 @pytest.mark.parametrize("point", ["publish.synced", "publish.renamed", "publish.load", "publish.unloaded"])
@@ -74,18 +80,18 @@ def test_nor_does_one_that_is_paused_in_the_midst_of_it(
 ) -> None:
     def paused(name: str) -> None:  # another one takes over, and releases the same version, its own
         if name == point:
-            Claim(repository, 3).take()
+            Claim.after(repository, 2)
             shutil.rmtree(repository / "sequence-3", ignore_errors=True)
             (repository / "sequence-3").mkdir()
             (repository / "sequence-3" / "of epoch 3").touch()
 
     monkeypatch.setattr(publishing, "failpoint", paused)
     with pytest.raises(Superseded):
-        publish(staged, claim, NOBODY, 3, [1, 2], timeout_s=5)
+        publish(staged, claim, NOBODY, 3, lambda: [1, 2], timeout_s=5)
     assert versions(repository) == ["1", "2", "3"] and (repository / "sequence-3" / "of epoch 3").exists()
 
 
 def test_what_is_not_signed_by_the_trusted_key_is_not_published(staged: Path, repository: Path, claim: Claim, tmp_path: Path) -> None:
     with pytest.raises(Corrupt, match="not a signature of version 3"):
-        publish(staged, claim, NOBODY, 3, [1, 2], trusted=new_key(tmp_path / "key.pem"))
+        publish(staged, claim, NOBODY, 3, lambda: [1, 2], trusted=new_key(tmp_path / "key.pem"))
     assert versions(repository) == ["1", "2"]

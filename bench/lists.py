@@ -20,6 +20,8 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from serving.client import MODEL, AsyncClient
 from streams import topics
 from streams.events import to_bytes
 
+Say = Callable[[str], None]
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 ASKED = 2_000  # users, of those who came last
 K = 10
@@ -109,20 +112,37 @@ class Flow:
             await asyncio.sleep(0.01)
 
 
-async def measure(stack: Stack, source: list[Row], args: argparse.Namespace, say: Any) -> list[dict[str, Any]]:
-    flow, url = Flow(stack, source), stack.settings.triton.url
-    flow.send(args.events)
-    users = list(dict.fromkeys(row.user for row in reversed(source[: args.events])))[:ASKED]
-    random.Random(1).shuffle(users)
-    one, until = AsyncClient(url), time.monotonic() + 300
-    while not (made := await one.recommend(users[0], K)).is_personal or (made.model_version == 0 and args.deep):
-        if time.monotonic() > until:
-            raise SystemExit("nothing was learned, or no model released, within 300 s; see the logs in " + str(stack.folder))
-        await asyncio.sleep(1)
-    await one.close()
+@asynccontextmanager
+async def released(source: list[Row], events: int, folder: Path, deep: bool, say: Say) -> AsyncIterator[tuple[Stack, Flow, list[str]]]:
+    """A stack that has learned the first events and, if `deep`, released a model, its trainer paused; the flow that has sent them, and the
+    users who came last, in any order.
+    """
+    stack = Stack(Settings(), folder / "stack", say)
     running = stack.supervisor.running
-    if "trainer" in running:
-        os.killpg(running["trainer"].pid, signal.SIGSTOP)
+    try:
+        await stack.start()
+        flow, until = Flow(stack, source), time.monotonic() + 600
+        flow.send(events)
+        flow.flush()
+        users = list(dict.fromkeys(row.user for row in reversed(source[:events])))[:ASKED]
+        random.Random(1).shuffle(users)
+        one = AsyncClient(stack.settings.triton.url)
+        while not (made := await one.recommend(users[0], K)).is_personal or (made.model_version == 0 and deep):
+            if time.monotonic() > until:
+                raise SystemExit(f"nothing was learned, or no model released, within 600 s; see the logs in {stack.folder}")
+            await asyncio.sleep(1)
+        await one.close()
+        if "trainer" in running:
+            os.killpg(running["trainer"].pid, signal.SIGSTOP)
+        yield stack, flow, users
+    finally:
+        if "trainer" in running:  # so that it can end
+            os.killpg(running["trainer"].pid, signal.SIGCONT)
+        await stack.stop()
+
+
+async def measure(stack: Stack, flow: Flow, users: list[str], args: argparse.Namespace, say: Say) -> list[dict[str, Any]]:
+    url, running = stack.settings.triton.url, stack.supervisor.running
     requests, rows = [request(user) for user in users], list[dict[str, Any]]()
     await ask(url, requests, 16, 3)  # warm
     for events_s in args.events_s:
@@ -150,14 +170,8 @@ async def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         source = first(args.data, 1_000_000, Path(folder))
-        stack = Stack(Settings(), Path(folder) / "stack", say)
-        try:
-            await stack.start()
-            return await measure(stack, source, args, say)
-        finally:
-            if "trainer" in stack.supervisor.running:  # so that it can end
-                os.killpg(stack.supervisor.running["trainer"].pid, signal.SIGCONT)
-            await stack.stop()
+        async with released(source, args.events, Path(folder), args.deep, say) as (stack, flow, users):
+            return await measure(stack, flow, users, args, say)
 
 
 def main() -> None:

@@ -19,12 +19,10 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -39,28 +37,24 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from torch import Tensor
 from tritonclient.grpc import service_pb2
 
-from bench.fold import first
-from bench.lists import METHOD, Flow, ask, request
+from bench.fold import cpu_s, first
+from bench.lists import METHOD, Say, ask, released, request
 from infra import control
 from infra.bootstrap import DEMO_DATA, ROOT
-from infra.settings import Settings
 from infra.stack import Stack
 from learners import export, finetune
 from learners.histories import LENGTH
 from learners.sequence import SequenceModel
 from learners.training import Training
 from serving import bundle
-from serving.client import AsyncClient
 from serving.features import DEEP, SOURCES
 from serving.publish import Claim, publish
 from serving.vocabulary import Vocabulary
 from streams import topics
-from streams.events import Release, utc
+from streams.events import Release, Stage, utc
 from streams.timeline import Impression, unpack_ranks
 
 EXPORTS, CHUNK, CLIENTS, ASKED = 20, 100, 8, 500
-TICK = os.sysconf("SC_CLK_TCK")
-Say = Callable[[str], None]
 
 
 class Marked(SequenceModel):
@@ -150,44 +144,24 @@ class Pusher:
         version = self.fold.newest + 1
         onnx, canary, model = self._made[version % EXPORTS]
         staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._folder))
-        staged.chmod(0o755)
-        templates, made = ROOT / "infra" / "models" / "sequence", staged / bundle.BUNDLE
-        shutil.copytree(templates, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-        made.mkdir()
-        (made / "model.onnx").write_bytes(onnx)
-        shutil.copy(templates / "model.py", made / "model.py")
-        (made / "popular.json").write_text(json.dumps(self._items[:100]))
-        (made / "vocabulary.json").write_text(json.dumps([*self._items, f"release-{version}"]))
-        (made / "card.json").write_text(json.dumps({"version": version}))
-        np.savez(made / "canary.npz", **canary)  # type: ignore[arg-type] # arrays by name
-        finetune.save(model, made / "weights.safetensors")
+        made = bundle.assemble(
+            staged, ROOT / "infra" / "models" / "sequence", onnx, canary, [*self._items, f"release-{version}"], self._items[:100],
+            {"version": version}, lambda file: finetune.save(model, file),
+        )  # fmt: skip
         triton, signing = self._settings.triton, self._settings.signing
         sha256 = bundle.seal(made, version, signing.key)
         keep = partial(self.fold.loaded, self._settings.rollout.keep)
         publish(staged, self.claim, triton.url, version, keep, signing.trusted, triton.key)
-        for stage, hash in (("candidate", sha256), ("live", None)):
-            record = Release(
-                id=f"bench-{version}-{stage}", version=version, stage=stage, sha256=hash, epoch=self.claim.epoch, at=utc(time.time())  # type: ignore[arg-type] # those two
-            )  # fmt: skip
+        steps: list[tuple[Stage, str | None]] = [("candidate", sha256), ("live", None)]
+        for stage, hash in steps:
+            id, at = f"bench-{version}-{stage}", utc(time.time())
+            record = Release(id=id, version=version, stage=stage, sha256=hash, epoch=self.claim.epoch, at=at)
             control.announce(self._settings.kafka, topics.RELEASES, record, record.model)
             assert record.apply_to(self.fold) is None
         return version
 
 
 # --- what it costs -------------------------------------------------------------------------------------------------------
-def answering_s(group: int) -> float:
-    """CPU seconds of the server and of `recommend`; the stubs of `sequence` come and go with their versions."""
-    total = 0.0
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (place / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and "sequence-" not in (place / "cmdline").read_text():
-                total += (int(fields[11]) + int(fields[12])) / TICK
-        except (OSError, IndexError):
-            continue
-    return total
-
-
 def memory_mb(group: int) -> float:
     """Memory of Triton's processes, what they share counted once."""
     total = 0
@@ -281,7 +255,12 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
                 took.append(time.monotonic() - began)
                 if nth % 20 == 19 or nth == n - 1:
                     points.append(
-                        {"push": begin + nth + 1, "at": time.time(), "cpu_s": answering_s(group), "mb": round(memory_mb(group), 1)}
+                        {
+                            "push": begin + nth + 1,
+                            "at": time.time(),
+                            "cpu_s": cpu_s(group, but="sequence-"),
+                            "mb": round(memory_mb(group), 1),
+                        }
                     )
                     say(f"{begin + nth + 1} of {args.pushes} pushes, {np.mean(took):.2f} s each, {points[-1]['mb']:.0f} MB")
             rows, failed = await running.end()
@@ -360,26 +339,8 @@ async def run(args: argparse.Namespace, kept: Kept, say: Say) -> None:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as temporary:
         folder = Path(temporary)
         source = first(args.data, args.events, folder)
-        stack = Stack(Settings(), folder / "stack", say)
-        try:
-            await stack.start()
-            flow = Flow(stack, source)
-            flow.send(len(source))
-            flow.flush()
-            users = list(dict.fromkeys(row.user for row in reversed(source)))[:ASKED]
-            one, until = AsyncClient(stack.settings.triton.url), time.monotonic() + 600
-            while (await one.recommend(users[0])).model_version == 0:
-                if time.monotonic() > until:
-                    raise SystemExit("no model was released within 600 s")
-                await asyncio.sleep(1)
-            await one.close()
-            running = stack.supervisor.running
-            os.killpg(running["trainer"].pid, signal.SIGSTOP)  # releases are ours now
-            await measure(stack, users, folder, args, kept, say)
-        finally:
-            if "trainer" in stack.supervisor.running:  # so that it can end
-                os.killpg(stack.supervisor.running["trainer"].pid, signal.SIGCONT)
-            await stack.stop()
+        async with released(source, args.events, folder, True, say) as (stack, _, users):  # its trainer is paused: releases are ours
+            await measure(stack, users[:ASKED], folder, args, kept, say)
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ def fit(
 
 def steps(lengths: torch.Tensor, targets: torch.Tensor, n: int, generator: torch.Generator) -> list[torch.Tensor]:
     """The windows of each of the n steps of an epoch: in each about as many targets, and histories about as long, so that little of it is
-    padding (with what comes first, most of the work was). Which, and in which order, is drawn.
+    padding: of sessions that are mixed as they come nearly all of a step's work is. Which, and in which order, is drawn.
 
     `lengths` of the histories and `targets` of each window, at least 1, int64 [windows]; no window has more than a step's share of them.
     """

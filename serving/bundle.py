@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from serving.failpoint import failpoint
 from serving.signature import is_signed, signed
@@ -32,6 +38,33 @@ def folder_of(repository: Path, version: int) -> Path:
 
 class Corrupt(ValueError):
     """A bundle that is not what its manifest says; the text names the file."""
+
+
+def assemble(
+    model: Path, templates: Path, onnx: bytes, canary: dict[str, npt.NDArray[np.generic]], items: Sequence[str], popular: Sequence[str],
+    card: dict[str, Any], save: Callable[[Path], None],
+) -> Path:  # fmt: skip
+    """Make the empty folder `model` a Triton model, configured as in `templates`, with a bundle in it that is not sealed yet; returns the
+    bundle's folder. `save` writes the weights.
+    """
+    failpoint("stage.config")
+    shutil.copytree(templates, model, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    model.chmod(0o755)
+    folder = model / BUNDLE
+    folder.mkdir()
+    failpoint("stage.begin")
+    (folder / "model.onnx").write_bytes(onnx)
+    failpoint("stage.model")
+    shutil.copy(templates / "model.py", folder / "model.py")
+    failpoint("stage.vocabulary")
+    (folder / "vocabulary.json").write_text(json.dumps(items))
+    (folder / "popular.json").write_text(json.dumps(popular))
+    failpoint("stage.canary")
+    np.savez(folder / "canary.npz", **canary)  # type: ignore[arg-type] # arrays by name
+    save(folder / "weights.safetensors")
+    (folder / "card.json").write_text(json.dumps(card, indent=1))
+    failpoint("stage.whole")
+    return folder
 
 
 def seal(folder: Path, version: int = 0, key: Path | None = None) -> str:
@@ -57,16 +90,17 @@ def verify(folder: Path, sha256: str | None = None, trusted: str = "", version: 
     """Raise `Corrupt` where a file is missing, changed, unknown or a link, the manifest is not the one of `sha256`, or not signed with the
     private key of `trusted` for that version.
     """
-    manifest = manifest_of(folder, sha256, trusted, version)
+    manifest = _manifest(folder, sha256, trusted, version)
     there = {p.name for p in folder.iterdir() if p.name not in (MANIFEST, SIGNATURE)}
     if there != manifest.keys():
         raise Corrupt(f"{folder}: files {sorted(there ^ manifest.keys())} are missing or not in the manifest")
     for name in manifest:
-        checked(folder / name, manifest)
+        file = folder / name
+        if file.is_symlink() or not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != manifest[name]:
+            raise Corrupt(f"{file}: not what the manifest says")
 
 
-def manifest_of(folder: Path, sha256: str | None, trusted: str, version: int) -> dict[str, str]:
-    """sha256 by name of what belongs to a bundle. Raises `Corrupt` as `verify` does."""
+def _manifest(folder: Path, sha256: str | None, trusted: str, version: int) -> dict[str, str]:
     file = folder / MANIFEST
     try:
         if file.is_symlink():
@@ -82,13 +116,3 @@ def manifest_of(folder: Path, sha256: str | None, trusted: str, version: int) ->
         if not signature.is_file() or not is_signed(trusted, version, text, signature.read_bytes()):
             raise Corrupt(f"{signature}: not a signature of version {version} by the key that is trusted")
     return manifest
-
-
-def checked(file: Path, manifest: dict[str, str]) -> bytes:
-    """The file's content, which is what the manifest says."""
-    if file.is_symlink() or not file.is_file():
-        raise Corrupt(f"{file}: not what the manifest says: a link, or no file")
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != manifest.get(file.name):
-        raise Corrupt(f"{file}: not what the manifest says")
-    return content

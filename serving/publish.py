@@ -79,8 +79,9 @@ def publish(
     Each version is a model of its own: of a model with several versions Triton loads all that are kept anew for every one that comes
     (docs/releases.md). Written beside the repository, synced, renamed in: a half-written version is never visible, and a restart of Triton
     loads what is there. Those that are neither this one nor in `keep()`, asked at the end, are unloaded and removed.
-    Returns the seconds it took; raises
-    `NotPublished`, with the old versions serving as before; `Superseded`, with nothing touched from then on.
+
+    Returns the seconds it took. Raises `NotPublished`, with the old versions serving as before, or `Superseded`, with nothing touched from
+    then on.
     """
     began, target = time.monotonic(), claim.repository / model_of(version)
     verify(staged / BUNDLE, trusted=trusted, version=version)

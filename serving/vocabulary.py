@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.histories import LENGTH
-from serving.bundle import checked, manifest_of
+from serving.bundle import verify
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,9 @@ class Vocabulary:
 
     @staticmethod
     def load(folder: Path, sha256: str | None = None, trusted: str = "", version: int = 0) -> Vocabulary:
-        """Read it, and make sure that it is the one of the manifest `sha256`, signed with `trusted` for that version.
-
-        Raises OSError or `Corrupt`.
-        """
-        manifest = manifest_of(folder, sha256, trusted, version)
-        items, popular = (json.loads(checked(folder / name, manifest)) for name in ("vocabulary.json", "popular.json"))
+        """That of the bundle in `folder`, which is first verified as a whole, weights and all. Raises OSError or `Corrupt`."""
+        verify(folder, sha256, trusted, version)
+        items, popular = (json.loads((folder / name).read_bytes()) for name in ("vocabulary.json", "popular.json"))
         return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular)
 
     def encode(self, items: Sequence[str], pauses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

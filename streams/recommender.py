@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from learners.online import Online
 from learners.profiles import RECENT
-from serving.bundle import folder_of, verify
+from serving.bundle import folder_of
 from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
 from serving.vocabulary import Vocabulary
@@ -106,7 +106,6 @@ class Recommender:
             for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
                 try:
                     folder = folder_of(self._repository, version)
-                    verify(folder, releases.hashes.get(version), self._trusted, version)  # the weights, too, whoever runs them
                     self._vocabularies[version] = Vocabulary.load(folder, releases.hashes.get(version), self._trusted, version)
                 except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here (yet), or not the one named
                     self._load_again = time.monotonic() + BREAK_S

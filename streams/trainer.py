@@ -9,7 +9,6 @@ names the model, so that a trainer which was paused and wakes up cannot publish.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import signal
@@ -289,24 +288,9 @@ class Trainer:
         self._staging.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._staging))
         try:
-            failpoint("stage.config")
-            shutil.copytree(self.templates, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-            made = staged / bundle.BUNDLE
-            made.mkdir()
-            failpoint("stage.begin")
-            (made / "model.onnx").write_bytes(onnx)
-            failpoint("stage.model")
-            shutil.copy(self.templates / "model.py", made / "model.py")
-            failpoint("stage.vocabulary")
-            (made / "vocabulary.json").write_text(json.dumps(items))
-            (made / "popular.json").write_text(json.dumps([items[r - 1] for r in np.argsort(-popular[1:], kind="stable")[:POPULAR] + 1]))
-            failpoint("stage.canary")
-            np.savez(made / "canary.npz", **canary)
-            save(made / "weights.safetensors")
             card = {"version": version, "request": request.model_dump(mode="json"), "gates": gates, "lineage": lineage}
-            (made / "card.json").write_text(json.dumps(card, indent=1))
-            failpoint("stage.whole")
-            staged.chmod(0o755)
+            best = [items[row - 1] for row in np.argsort(-popular[1:], kind="stable")[:POPULAR] + 1]
+            made = bundle.assemble(staged, self.templates, onnx, canary, items, best, card, save)
             sha256 = bundle.seal(made, version, self._signing_key)
             assert self._claim is not None
             seconds = publish(staged, self._claim, self.url, version, self._kept, self._trusted, self._key)
@@ -329,8 +313,7 @@ class Trainer:
         if not version:
             return None
         try:
-            bundle.verify(self._folder(version), self.releases.hashes.get(version), self._trusted, version)
-            return Vocabulary.load(self._folder(version))
+            return Vocabulary.load(self._folder(version), self.releases.hashes.get(version), self._trusted, version)
         except (OSError, bundle.Corrupt) as error:
             log.warning("no warm start from version %s: %s", version, error)
             return None

@@ -43,6 +43,7 @@ class Pending(msgspec.Struct, array_like=True, frozen=True):
     version: int
     packed: bytes
     degraded: bool = False  # says nothing about a model: the state was old, or the model out of reach
+    assigned: int = 0  # version that the user is given, whether or not it had a list
 
     def logged(self) -> Logged:
         return _unpack(self.packed)

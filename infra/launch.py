@@ -102,7 +102,7 @@ async def _demo(args: argparse.Namespace, plan: Plan, screen: Screen, data: Path
     # The story's own dials: a first model early, and no other reason to train than the drift.
     policy = dataclasses.replace(settings.policy, volume_first=8_000, volume_every=0, schedule_s=0, cool_down_s=60, after_change=8_000)
     kafka = dataclasses.replace(settings.kafka, partitions=2)
-    rollout = dataclasses.replace(settings.rollout, canary_share=0.25, judged=60)  # a canary that is judged within seconds
+    rollout = dataclasses.replace(settings.rollout, canary_share=0.25, judged=60, deadline_s=15)  # a canary that is judged within seconds
     settings = settings.model_copy(update={"policy": policy, "kafka": kafka, "rollout": rollout})
     async with _stack(args, settings, screen, args.dir or running.FOLDER / "demo") as stack:
         story = Story(stack, data, plan, screen.say)

@@ -170,7 +170,7 @@ def words(event: Event) -> str:
     judged = ""
     if gates.get("judged") is not None:
         harm = "no evidence of harm" if event.stage == "live" else "evidence of harm"
-        judged = f": {gates['judged']} of its canary answers judged in {gates.get('canary_blocks', '?')} sessions, {harm}"
+        judged = f": {gates['judged']} of its canary answers judged beside {gates.get('live_judged', '?')} of the live one's, {harm}"
     why = f" ({event.reason})" if event.reason else ""
     return f"{'LIVE' if event.stage == 'live' else 'ROLLED BACK'} {version}{judged}{why}"
 

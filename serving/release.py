@@ -40,9 +40,9 @@ class Rollout:
     """`canary_share` of users who get a canary; it goes live after `judged` answers without evidence of harm, at the
     latest after `deadline_s`. `keep`: versions that stay loaded."""
 
-    canary_share: float = 0.1
-    judged: int = 100
-    deadline_s: float = 15.0
+    canary_share: float = 0.05
+    judged: int = 400
+    deadline_s: float = 60.0
     keep: int = 3
 
 

@@ -25,6 +25,7 @@ Whole = Annotated[int, Field(ge=0, le=1 << 53)]  # exact in every JSON reader
 Version = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]  # Triton names its folder
 Share = Annotated[float, Field(ge=0, le=1)]
 
+ANSWERS = "answers"  # the signal that a canary is judged by
 MAX_BYTES = 65_536  # of one event's value
 
 
@@ -84,7 +85,8 @@ class Metric(Event):
     `n` blocks; `hits` and `ndcgs` (@10) and `recalls` (anywhere in the source's list) hold one mean a block, each in
     [0, 1]; `positions` is the timeline position
     {partition: next offset} that the second ended at; `counts`: asks in the blocks, or the totals that the partition has
-    reached, or steps of a training.
+    reached, or steps of a training. The signal `answers` has single judged answers of an assigned version, with 16 bits of a hash
+    of their users in `users`; its `recalls` are the model's own list's.
     """
 
     signal: Id
@@ -94,6 +96,7 @@ class Metric(Event):
     hits: list[Share] = []
     ndcgs: list[Share] = []
     recalls: list[Share] = []
+    users: list[Whole] | None = None
     positions: dict[str, Whole] = {}
     counts: dict[str, Whole] = {}
 

@@ -12,19 +12,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
 
 from feedback import attribution, signals
 from feedback.attribution import Block, Early, Ledger, Logged, Pending
+from feedback.harm import Judged
 from learners import crossed, occurrences, popularity, profiles
 from learners.online import Memory, Online
 from learners.ranker import ListwiseRanker
-from serving.features import ABSENT, CONTEXTS, FEATURES, GAPS, SOURCES
+from serving.features import ABSENT, CONTEXTS, DEEP, FEATURES, GAPS, SOURCES
 from serving.guard import Guard, dcg
 from serving.repeats import Repeats
 from streams import topics
-from streams.events import Metric, to_bytes, utc
+from streams.events import ANSWERS, Metric, to_bytes, utc
 from streams.once import CHUNK, FRESH, WINDOW, Once
 from streams.standing import POSITION, Standing
 from streams.timeline import Erased, Impression, Interacted, Moved, Reacted, Record, Shown, decode
@@ -221,7 +223,7 @@ class Fold:
                     shown.context,
                 )
             ),
-            shown.degraded,
+            shown.degraded, shown.assigned,
         )  # fmt: skip
         early = [e for e in ledger.early if e.recommendation_id == shown.id]
         ledger.early = [e for e in ledger.early if e.recommendation_id != shown.id]
@@ -289,6 +291,8 @@ class Fold:
             touched.add("w·")
         ledger.remember(pending.id)
         touched.add(f"a·{user}")
+        judged = Judged(crc32(user.encode()) & 0xFFFF, round(float(ndcgs[-1]), 4), float(ranks[DEEP] != ABSENT))
+        self.standing.answers.append((pending.assigned, judged))
         if pending.degraded:
             return
         self._guard.learn(ndcgs[:-1])
@@ -313,6 +317,7 @@ class Fold:
     def _metrics(self, now: int, offset: int) -> list[Output]:
         """What was judged since the last ones as metrics: one signal per source and version, and the totals of this partition."""
         at, closed, self.standing.closed = utc(now / 1000), self.standing.closed, []
+        answers, self.standing.answers = self.standing.answers, []
         where = {str(self.partition): offset}
         metrics = [Metric(signal=f"stream/{self.partition}", at=at, positions=where, counts=dict(self.standing.counts))]
         for version in sorted({version for version, *_ in closed}):
@@ -328,4 +333,9 @@ class Fold:
                         positions=where, counts=asks,
                     )
                 )  # fmt: skip
+        for version in sorted({version for version, _ in answers}):
+            users, shown, found = (list(values) for values in zip(*(judged for v, judged in answers if v == version), strict=True))
+            metrics.append(
+                Metric(signal=ANSWERS, version=version, at=at, n=len(users), users=users, ndcgs=shown, recalls=found, positions=where)
+            )
         return [Output(topics.METRICS, m.signal.encode(), to_bytes(m)) for m in metrics]

@@ -135,7 +135,7 @@ class Recommender:
             served = version if lists is not None else 0
             degraded = stale or (version > 0 and lists is None)
             # Where the deep model had nothing to say (a new user), the impression says nothing about the model.
-            id = self._log(request, made, served if lists and lists.items else 0, arm, degraded)
+            id = self._log(request, made, served if lists and lists.items else 0, version, arm, degraded)
             out.append(Response(made.items, made.scores, made.propensities, made.reasons, id, served, heard, degraded))
         self._producer.poll(0)
         return out
@@ -182,13 +182,13 @@ class Recommender:
         return out
 
     # --- impressions -------------------------------------------------------------------------------------------------
-    def _log(self, request: Request, made: Answer, version: int, arm: Arm, degraded: bool) -> str:
+    def _log(self, request: Request, made: Answer, version: int, assigned: int, arm: Arm, degraded: bool) -> str:
         """Send the impression; returns the recommendation's id, '' where the bus is down and nobody will hear of it."""
         self._answers += 1
         id = f"{self._run}-{self._answers:x}"
         seen = made.seen if not request.recent else 1 << 40  # a session of its own is judged by its feedback only
         at = self.replica.view.watermark or time.time()
-        logged = impression(made, id, request.user, at, seen, version, arm, degraded, request.probe)
+        logged = impression(made, id, request.user, at, seen, version, assigned, arm, degraded, request.probe)
         try:
             self._producer.produce(self._topic, self._encode(logged), key=request.user.encode(), on_delivery=self._delivered)
         except BufferError:
@@ -207,7 +207,7 @@ class Recommender:
 
 
 def impression(
-    made: Answer, id: str, user: str, at: float, seen: int, version: int,
+    made: Answer, id: str, user: str, at: float, seen: int, version: int, assigned: int,
     arm: Arm = "live", degraded: bool = False, probe: bool = False,
 ) -> Impression:  # fmt: skip
     """What is logged of an answer, within `IMPRESSION_BYTES`: of the candidates the best ones that fit."""
@@ -233,4 +233,5 @@ def impression(
         degraded=degraded,
         probe=probe,
         context=made.context,
+        assigned=assigned,
     )

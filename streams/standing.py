@@ -20,7 +20,8 @@ class Standing(msgspec.Struct, kw_only=True):
     `next`: first timeline offset not folded. `as_of`: time (Unix ms) up to which the input had been read. `clock`: interactions
     counted. `items`, `users`: numbers given. `watermark`: newest event time, Unix s. `fences`: "input/partition" -> highest
     offset applied. `ids`: event ids that ever entered the window. `second`: broker second of the last metrics; `closed` blocks
-    since, (version, asks, hits, ndcgs, recalls), the last three per source and as shown.
+    since, (version, asks, hits, ndcgs, recalls), the last three per source and as shown; `answers` judged since, (assigned version,
+    `feedback.harm.Judged`).
     """
 
     format: int = FORMAT
@@ -39,6 +40,7 @@ class Standing(msgspec.Struct, kw_only=True):
     judged: float = 0.0
     second: int = 0
     closed: list[tuple[int, int, list[float], list[float], list[float]]] = []
+    answers: list[tuple[int, tuple[int, float, float]]] = []
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(self)

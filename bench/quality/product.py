@@ -89,5 +89,5 @@ class Product:
     def show(self, user: str, made: Answer, at: float, version: int = 0) -> None:
         """The answer was shown: its impression goes to the fold, which judges it by the user's next choice."""
         self._asked += 1
-        shown = impression(made, f"a{self._asked}", user, at, made.seen, version)
+        shown = impression(made, f"a{self._asked}", user, at, made.seen, version, version)
         self._commit(Shown(Source(3, 0, self._asked, int(at * 1000)), shown), at)

@@ -28,11 +28,11 @@ def interacted() -> Callable[..., Interacted]:
 
 @pytest.fixture
 def impression() -> Callable[..., Impression]:
-    """An answer whose candidates are `items`, the first two shown, the rest sampled; `deep` ranks them in that order."""
+    """An answer whose candidates are `items`, the first two shown, the rest sampled; if there is a version, `deep` ranks them so."""
 
-    def build(id: str, user: str, items: list[str], seen: int, version: int = 1) -> Impression:
+    def build(id: str, user: str, items: list[str], seen: int, version: int = 1, assigned: int = 1, degraded: bool = False) -> Impression:
         ranks = np.full((len(items), len(SOURCES)), ABSENT, np.uint8)
-        ranks[:, 0] = np.arange(len(items))
+        ranks[:, 0] = np.arange(len(items)) if version else ABSENT
         return Impression(
             id=id,
             user=user,
@@ -46,6 +46,8 @@ def impression() -> Callable[..., Impression]:
             seen=seen,
             positions={"0": 0},
             version=version,
+            assigned=assigned,
+            degraded=degraded,
         )
 
     return build

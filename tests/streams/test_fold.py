@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from learners.online import Memory
-from streams import topics
+from streams import canary, topics
 from streams.events import Metric
 from streams.fold import REPORTED, Fold, FoldError, Log, Step, shape
 from streams.standing import POSITION, Incompatible, Standing
@@ -163,6 +163,20 @@ def test_quality_leaves_as_metrics_once_a_second(interacted: Build, impression: 
     assert metrics["deep"].counts == {"asks": 10}
     assert metrics["stream/0"].counts["judged"] == 10
     assert not fold.fold(logs(interacted(13, "u", "i1", appended=1600), start=23)).outputs
+
+
+def test_a_canary_is_judged_by_all_answers_of_its_users_also_by_those_it_had_no_list_for(
+    interacted: Build, impression: Build, logs: Build
+) -> None:
+    answers = [("ann", 6, 6, False), ("bob", 7, 7, False), ("eve", 0, 7, True), ("joe", 0, 7, False)]
+    fold, chosen = Fold(0, 2), {"ann": "y", "bob": "other", "eve": "x", "joe": "y"}
+    fold.fold(logs(*(Shown(Source(3, 0, n, 10), impression(f"r{n}", user, ["x", "y"], 0, *of)) for n, (user, *of) in enumerate(answers))))
+    fold.fold(logs(*(interacted(n, user, item, appended=20) for n, (user, item) in enumerate(chosen.items())), start=4))
+    outputs = fold.fold(logs(interacted(20, "u", "x", appended=1_500), start=8)).outputs
+    judged = {version: [found for o in outputs for found in canary.of(o.value, version)] for version in (6, 7)}
+    assert [(j.ndcg, j.recall) for j in judged[6]] == [(0.6309, 1.0)]
+    assert [(j.ndcg, j.recall) for j in judged[7]] == [(0.0, 0.0), (1.0, 0.0), (0.6309, 0.0)]
+    assert len({j.user for j in judged[6] + judged[7]}) == 4
 
 
 def test_a_record_that_makes_the_fold_raise_is_named_and_can_be_left_out(interacted: Build, logs: Build) -> None:

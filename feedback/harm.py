@@ -1,0 +1,101 @@
+"""Harm: is a model on trial worse than the one before it? A test that may be looked at after every answer. Pure.
+
+Each judged answer of the trial is held against the mean of those answers of the model before that were judged in the meantime, and bets
+multiply: while the trial is not worse, the mean of their wealth is an e-process (at most 1 on average, whenever one looks), so it ever
+reaches 1 / `ALPHA` with a probability of at most `ALPHA` (Ville). Waudby-Smith, Ramdas: Estimating means of bounded random variables by
+betting, 2024. Answers to one user are alike, so the k-th one of the trial counts 1 / k.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import log
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+ALPHA = 0.01
+BETS = np.array([[0.2], [0.9]])
+
+
+class Judged(NamedTuple):
+    """One judged answer: whose, NDCG@10 of the list as shown, and whether the model's own list had the item (0 or 1)."""
+
+    user: int
+    ndcg: float
+    recall: float
+
+
+@dataclass
+class Arm:
+    """Judged answers of one model since the trial began: (NDCG@10, recall) and weight of each."""
+
+    values: list[tuple[float, float]] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    _of: Counter[int] = field(default_factory=Counter)
+
+    def add(self, judged: Sequence[Judged]) -> None:
+        for user, *values in judged:
+            self._of[user] += 1
+            self.values.append((values[0], values[1]))
+            self.weights.append(1 / self._of[user])
+
+    def means(self) -> list[float | None]:
+        """Weighted NDCG@10 and recall."""
+        if not self.values:
+            return [None, None]
+        return [round(float(x), 5) for x in np.average(self.values, 0, self.weights)]
+
+
+@dataclass
+class Trial:
+    """The model on trial, the one before, and the evidence so far."""
+
+    mine: Arm = field(default_factory=Arm)
+    others: Arm = field(default_factory=Arm)
+    _bet: tuple[int, int] = (0, 0)  # answers of each that bets have been made with
+    _logs: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(BETS), 2)))
+
+    def add(self, mine: Sequence[Judged], others: Sequence[Judged]) -> None:
+        """Take in what was judged since; the others' answers are dealt out evenly to the trial's."""
+        self.mine.add(mine)
+        self.others.add(others)
+        (a, b), (m, n) = self._bet, (len(self.mine.values), len(self.others.values))
+        if m == a or n - b < m - a:
+            return  # with more of the others
+        bounds = np.linspace(b, n, m - a + 1).astype(int)
+        for answer, begin, end in zip(range(a, m), bounds, bounds[1:], strict=False):
+            usual = np.average(self.others.values[begin:end], 0, self.others.weights[begin:end])
+            self._logs += np.log1p(BETS * self.mine.weights[answer] * (usual - self.mine.values[answer]))
+        self._bet = m, n
+
+    @property
+    def judged(self) -> int:
+        """Answers of the model on trial."""
+        return len(self.mine.values)
+
+    @property
+    def evidence(self) -> float:
+        """ln of the e-value of harm, be it to the list as shown or to the model's own."""
+        most = float(self._logs.max())
+        return most + float(np.log(np.exp(self._logs - most).mean()))
+
+    @property
+    def is_harmful(self) -> bool:
+        return self.evidence >= -log(ALPHA)
+
+    def figures(self) -> dict[str, float | int | None]:
+        """For the release record."""
+        (ndcg, recall), (live_ndcg, live_recall) = self.mine.means(), self.others.means()
+        return {
+            "judged": self.judged,
+            "live_judged": len(self.others.values),
+            "evidence": round(self.evidence, 3),
+            "canary_ndcg10": ndcg,
+            "live_ndcg10": live_ndcg,
+            "canary_recall": recall,
+            "live_recall": live_recall,
+        }

@@ -81,8 +81,9 @@ class Impression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not shown; `features` base64 of float16[len(shown) + len(sample), n_features]; `candidates` ids, best first, and
     `ranks` base64 of zlib of uint8[len(candidates), n_sources], 255 = not in that source's list (order: `serving.features`).
     `seen` = how many of the user's interactions the answer knew; `positions` {timeline partition: next offset} of the
-    state it rests on; `version` whose list is among the ranks (0: none); `assigned`: the user's, list or not, and its arm (live or canary); `probe` = asked by us, never shown;
-    `context` of the ranker (`serving.features.GAPS`); `refreshed`: positions of what is the same for everybody, popularity above all.
+    state it rests on; `version` whose list is among the ranks (0: none); `assigned`: the user's, list or not, and its arm (live or
+    canary); `probe` = asked by us, never shown; `context` of the ranker (`serving.features.GAPS`); `refreshed`: positions of what is
+    the same for everybody, popularity above all.
     """
 
     id: ShortText

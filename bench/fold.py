@@ -131,16 +131,15 @@ def idiomatic(kafka: Kafka, events: int) -> None:
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------------
-def cpu_s(group: int, but: str = "") -> float:
-    """CPU seconds that the processes of a group have used, those left out that have `but` in their command line."""
+def cpu_s(group: int) -> float:
+    """CPU seconds that the processes of a group have used."""
     total = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-            counts = int(fields[2]) == group and not (but and but in stat.with_name("cmdline").read_text())
         except OSError:
             continue
-        if counts:
+        if int(fields[2]) == group:
             total += (int(fields[11]) + int(fields[12])) / TICK
     return total
 

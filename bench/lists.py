@@ -6,7 +6,7 @@ Everything is real and on this machine: broker, worker, Triton with its replica,
 first events (the trainer is paused while we measure). Clients ask in a closed loop, for ten items each time, with requests that were
 serialised before; they and the producer of the events share the cores with what is measured. For each rate of events and number of
 clients: `lists_s`, `p50_ms` and `p99_ms` as the clients see them, `failed`, and `cpu_ms`: CPU of Triton's processes (server,
-`recommend`, `sequence`) a list.
+`recommend`) a list.
 """
 
 from __future__ import annotations

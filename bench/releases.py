@@ -144,14 +144,12 @@ class Pusher:
         version = self.fold.newest + 1
         onnx, canary, model = self._made[version % EXPORTS]
         staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._folder))
-        made = bundle.assemble(
-            staged, ROOT / "infra" / "models" / "sequence", onnx, canary, [*self._items, f"release-{version}"], self._items[:100],
-            {"version": version}, lambda file: finetune.save(model, file),
-        )  # fmt: skip
+        items, card = [*self._items, f"release-{version}"], {"version": version}
+        bundle.assemble(staged, onnx, canary, items, self._items[:100], card, lambda file: finetune.save(model, file))
         triton, signing = self._settings.triton, self._settings.signing
-        sha256 = bundle.seal(made, version, signing.key)
+        sha256 = bundle.seal(staged, version, signing.key)
         keep = partial(self.fold.loaded, self._settings.rollout.keep)
-        publish(staged, self.claim, triton.url, version, keep, signing.trusted, triton.key)
+        publish(staged, self.claim, triton.url, version, keep, signing.trusted)
         steps: list[tuple[Stage, str | None]] = [("candidate", sha256), ("live", None)]
         for stage, hash in steps:
             id, at = f"bench-{version}-{stage}", utc(time.time())
@@ -254,14 +252,8 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
                 await asyncio.to_thread(pusher.push)
                 took.append(time.monotonic() - began)
                 if nth % 20 == 19 or nth == n - 1:
-                    points.append(
-                        {
-                            "push": begin + nth + 1,
-                            "at": time.time(),
-                            "cpu_s": cpu_s(group, but="sequence-"),
-                            "mb": round(memory_mb(group), 1),
-                        }
-                    )
+                    at = {"at": time.time(), "cpu_s": cpu_s(group), "mb": round(memory_mb(group), 1)}
+                    points.append({"push": begin + nth + 1, **at})
                     say(f"{begin + nth + 1} of {args.pushes} pushes, {np.mean(took):.2f} s each, {points[-1]['mb']:.0f} MB")
             rows, failed = await running.end()
             read, mixed = await asyncio.to_thread(impressions.mixed)

@@ -228,7 +228,7 @@ def retrain(args: argparse.Namespace) -> int:
 # --- releases ------------------------------------------------------------------------------------------------------------
 def release(args: argparse.Namespace) -> int:
     from infra import control
-    from serving.client import is_loaded
+    from serving.publish import NotPublished, prove
     from serving.signature import new_key
 
     if args.what == "key":
@@ -276,8 +276,11 @@ def release(args: argparse.Namespace) -> int:
     version = getattr(args, "version", 0)
     if version and version not in fold.stages:
         raise Failed(f"no version {version}; `headrace release list` has those there are", 3)
-    if args.what in ("promote", "pin") and not is_loaded(settings.triton.url, version):
-        raise Failed(f"Triton at {settings.triton.url} does not hold version {version} any more (rollout.keep); train a new one")
+    if args.what in ("promote", "pin"):
+        try:
+            prove(settings.triton.url, version, timeout_s=10)
+        except NotPublished as error:
+            raise Failed(f"Triton at {settings.triton.url} cannot answer by {error} (rollout.keep); train a new one") from error
     refused = control.move(kafka, version, stage)
     if refused is not None:
         raise Failed(refused)

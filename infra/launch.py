@@ -143,9 +143,7 @@ def trainer(args: argparse.Namespace) -> int:
     run(
         s.kafka,
         s.triton.url,
-        s.triton.key,
         s.triton.repository,
-        Path(__file__).parent / "models" / "sequence",
         s.training,
         s.rollout,
         s.signing.key,

@@ -21,13 +21,10 @@ strict = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, config=strict)
 class Triton:
-    """`url`: host:port of its gRPC door. `repository`: its model repository, which the trainer writes into. `key`: what its restricted
-    APIs ask for in `triton-grpc-protocol-admin`, if they do (docs/serving.md).
-    """
+    """`url`: host:port of its gRPC door. `repository`: its model repository, which the trainer writes into."""
 
     url: str = "127.0.0.1:8001"
     repository: Path = Path("/models")
-    key: str = ""
 
 
 @dataclass(frozen=True, config=strict)

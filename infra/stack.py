@@ -59,7 +59,7 @@ class Stack:
             server.sweep()
             key = self.settings.signing.key or self.folder / "signing.key"
             self.settings = self.settings.model_copy(
-                update={"triton": Triton(server.url, server.repository, server.key), "signing": Signing(key, new_key(key))}
+                update={"triton": Triton(server.url, server.repository), "signing": Signing(key, new_key(key))}
             )
             public = self.settings.model_copy(update={"signing": Signing(trusted=self.settings.signing.trusted)})
             servers.append(Process("triton", server.command, self._triton_answers, {**public.environment(), **server.environment()}))

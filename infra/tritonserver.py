@@ -17,30 +17,29 @@ MODELS = Path(__file__).parent / "models"
 
 @dataclass(frozen=True)
 class TritonServer:
-    """A server's model repository and ports; `key`: what who changes models must know, everybody may ask for answers."""
+    """A server's model repository and ports. Everybody may ask for answers; its other APIs are closed by a key that nobody has."""
 
     repository: Path
-    key: str
     http: int
     grpc: int
     metrics: int
 
     @staticmethod
     def prepare(repository: Path) -> TritonServer:
-        """Put `recommend` into the repository; `sequence` comes with the first release."""
+        """Put `recommend` into the repository; bundles come beside it, in `sequence`."""
         place = repository / "recommend"
         (place / "1").mkdir(parents=True, exist_ok=True)
         shutil.copy(MODELS / "recommend" / "config.pbtxt", place / "config.pbtxt")
         shutil.copy(MODELS / "recommend" / "model.py", place / "1" / "model.py")
         http, grpc, metrics = free_ports(3)
-        return TritonServer(repository, secrets.token_hex(16), http, grpc, metrics)
+        return TritonServer(repository, http, grpc, metrics)
 
     @property
     def url(self) -> str:
         return f"{HOST}:{self.grpc}"
 
     def command(self) -> list[str]:
-        server = triton_server()
+        server, key = triton_server(), secrets.token_hex(16)
         return [
             str(server / "bin" / "tritonserver"),
             f"--id=headrace-{self.grpc}",
@@ -49,8 +48,7 @@ class TritonServer:
             f"--backend-directory={server / 'backends'}",
             f"--cache-directory={server / 'caches'}",
             "--model-control-mode=explicit",
-            "--load-model=*",
-            "--exit-on-error=false",
+            "--load-model=recommend",
             "--disable-auto-complete-config",
             "--strict-readiness=false",
             "--exit-timeout-secs=2",
@@ -63,8 +61,8 @@ class TritonServer:
             f"--grpc-port={self.grpc}",
             f"--metrics-address={HOST}",
             f"--metrics-port={self.metrics}",
-            f"--http-restricted-api={RESTRICTED}:admin={self.key}",
-            f"--grpc-restricted-protocol={RESTRICTED}:admin={self.key}",
+            f"--http-restricted-api={RESTRICTED}:admin={key}",
+            f"--grpc-restricted-protocol={RESTRICTED}:admin={key}",
         ]
 
     def environment(self) -> dict[str, str]:

@@ -43,6 +43,10 @@ class Recommended:
         return any(reason.split(":")[0] in PERSONAL for reasons in self.reasons for reason in reasons.split())
 
 
+def _parameters(probe: bool, version: int) -> dict[str, int] | None:
+    return {name: int(value) for name, value in (("headrace_probe", probe), ("headrace_version", version)) if value} or None
+
+
 def _inputs(user: str, k: int, recent: Sequence[str], exclude: Sequence[str], categories: Sequence[str]) -> list[Any]:
     """All inputs, the optional ones empty when unused: a batch ends where the set of inputs changes."""
     number = triton.InferInput("k", [1, 1], "INT32")
@@ -79,10 +83,14 @@ class Client:
         self._client, self._timeout = triton.InferenceServerClient(url), timeout_s
 
     def recommend(
-        self, user: str, k: int = 10, recent: Sequence[str] = (), exclude: Sequence[str] = (), categories: Sequence[str] = ()
-    ) -> Recommended:
-        """The list for `user`. Raises tritonclient's InferenceServerException."""
-        return _recommended(self._client.infer(MODEL, _inputs(user, k, recent, exclude, categories), client_timeout=self._timeout))
+        self, user: str, k: int = 10, recent: Sequence[str] = (), exclude: Sequence[str] = (), categories: Sequence[str] = (),
+        version: int = 0,
+    ) -> Recommended:  # fmt: skip
+        """The list for `user`; by that version of the model, and nowhere logged, where one is given. Raises tritonclient's
+        InferenceServerException.
+        """
+        inputs, parameters = _inputs(user, k, recent, exclude, categories), _parameters(False, version)
+        return _recommended(self._client.infer(MODEL, inputs, client_timeout=self._timeout, parameters=parameters))
 
     def __enter__(self) -> Self:
         return self
@@ -106,8 +114,7 @@ class AsyncClient:
         categories: Sequence[str] = (),
         probe: bool = False,
     ) -> Recommended:
-        parameters = {"headrace_probe": True} if probe else None
-        inputs = _inputs(user, k, recent, exclude, categories)
+        inputs, parameters = _inputs(user, k, recent, exclude, categories), _parameters(probe, 0)
         return _recommended(await self._client.infer(MODEL, inputs, client_timeout=self._timeout, parameters=parameters))
 
     async def is_ready(self) -> bool:
@@ -118,9 +125,3 @@ class AsyncClient:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def is_loaded(url: str, version: int) -> bool:
-    """Does Triton hold this version of the deep model? Raises where no Triton answers."""
-    with triton.InferenceServerClient(url) as client:
-        return bool(client.is_model_ready(f"sequence-{version}", client_timeout=5))

@@ -6,18 +6,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from serving.bundle import BUNDLE, model_of, verify
+from serving.bundle import folder_of, verify
+from serving.client import Client
+from serving.deep import LOADING
 from serving.failpoint import failpoint
 
-TOLERANCE = 1e-3
+PAUSE_S = 0.05
 
 
 class NotPublished(Exception):
@@ -71,78 +70,65 @@ class Claim:
 
 
 def publish(
-    staged: Path, claim: Claim, url: str, version: int, keep: Callable[[], Sequence[int]], trusted: str = "", key: str = "",
-    timeout_s: float = 60.0,
-) -> float:  # fmt: skip
-    """Move `staged`, a Triton model whose version 1 is the bundle, into the repository as `sequence-<version>`, load it and prove it.
+    staged: Path, claim: Claim, url: str, version: int, keep: Callable[[], Sequence[int]], trusted: str = "", timeout_s: float = 60.0
+) -> float:
+    """Move the sealed bundle `staged` into the repository, and wait until the server there has loaded and proven it.
 
-    Each version is a model of its own: of a model with several versions Triton loads all that are kept anew for every one that comes
-    (docs/releases.md). Written beside the repository, synced, renamed in: a half-written version is never visible, and a restart of Triton
-    loads what is there. Those that are neither this one nor in `keep()`, asked at the end, are unloaded and removed.
+    Written beside the repository, synced, renamed in: a half-written version is never visible. The bundles of those that are neither this
+    one nor in `keep()`, asked at the end, are removed.
 
     Returns the seconds it took. Raises `NotPublished`, with the old versions serving as before, or `Superseded`, with nothing touched from
     then on.
     """
-    began, target = time.monotonic(), claim.repository / model_of(version)
-    verify(staged / BUNDLE, trusted=trusted, version=version)
-    for path in (*staged.rglob("*"), staged):
+    began, target = time.monotonic(), folder_of(claim.repository, version)
+    verify(staged, trusted=trusted, version=version)
+    for path in (*staged.iterdir(), staged):
         _sync(path)
-    with triton.InferenceServerClient(url) as client:  # a channel of its own
-        server = Server(claim, client, {"triton-grpc-protocol-admin": key}, timeout_s)
-        if claim.mine(target).exists():  # a former try that nobody named
-            server.remove(target)
-        failpoint("publish.synced")
-        staged.rename(claim.mine(target))
-        failpoint("publish.renamed")
-        _sync(claim.repository)
-        try:
-            failpoint("publish.load")
-            client.load_model(claim.mine(target).name, headers=server.headers, client_timeout=timeout_s)
-            failpoint("publish.loaded")
-            prove(client, target)
-            failpoint("publish.proved")
-        except Exception as error:
-            server.remove(target)
-            if isinstance(error, Superseded):
-                raise
-            raise NotPublished(f"version {version}: {str(error)[:500]}") from error
-        kept = {model_of(v) for v in (*keep(), version)}
-        for folder in claim.repository.glob(model_of("[0-9]*")):
-            if folder.name not in kept:
-                failpoint("publish.prune")
-                server.remove(folder)
+    claim.mine(target.parent).mkdir(exist_ok=True)
+    if target.exists():  # a former try that nobody named
+        _remove(claim, target)
+    failpoint("publish.synced")
+    staged.rename(claim.mine(target))
+    failpoint("publish.renamed")
+    _sync(target.parent)
+    try:
+        failpoint("publish.prove")
+        prove(url, version, timeout_s)
+        failpoint("publish.proved")
+    except NotPublished:
+        _remove(claim, target)
+        raise
+    kept = {str(v) for v in (*keep(), version)}
+    for folder in target.parent.iterdir():
+        if folder.name not in kept:
+            _remove(claim, folder)
     failpoint("publish.pruned")
     return time.monotonic() - began
 
 
-@dataclass(frozen=True)
-class Server:
-    """A Triton that we may change, while its repository is ours."""
+def prove(url: str, version: int, timeout_s: float = 60.0) -> None:
+    """Wait until the server answers by that version; `NotPublished`, with its reason, where it cannot. It loads it if it has to, and proves
+    it by the bundle's canary inputs.
+    """
+    until = time.monotonic() + timeout_s
+    with Client(url) as client:  # a channel of its own
+        while True:
+            try:
+                answered = client.recommend("", 1, version=version).model_version
+            except InferenceServerException as error:
+                comes = LOADING in str(error) or error.status() == "StatusCode.UNAVAILABLE"  # or is there a server at all?
+                if not comes or time.monotonic() > until:
+                    raise NotPublished(f"version {version}: {str(error)[:500]}") from error
+            else:
+                break
+            time.sleep(PAUSE_S)
+    if answered != version:
+        raise NotPublished(f"version {version}: the answer is of version {answered}")
 
-    claim: Claim
-    client: triton.InferenceServerClient
-    headers: dict[str, str]
-    timeout_s: float
 
-    def remove(self, model: Path) -> None:
-        """Unload it and take it out of the repository; a server that is away comes back without it."""
-        with suppress(InferenceServerException):
-            self.client.unload_model(self.claim.mine(model).name, headers=self.headers, client_timeout=self.timeout_s)
-        failpoint("publish.unloaded")
-        shutil.rmtree(self.claim.mine(model), ignore_errors=True)
-
-
-def prove(client: triton.InferenceServerClient, model: Path) -> None:
-    """Pinned canary inference: the server answers as the exporter did, or `NotPublished`."""
-    if not client.is_model_ready(model.name):
-        raise NotPublished(f"{model.name} is not ready after its load")
-    canary = np.load(model / BUNDLE / "canary.npz", allow_pickle=False)
-    asked = triton.InferInput("histories", canary["histories"].shape, "INT64")
-    asked.set_data_from_numpy(canary["histories"])
-    answer = client.infer(model.name, [asked], client_timeout=10)
-    worst = float(np.abs(answer.as_numpy("top_scores") - canary["top_scores"]).max())
-    if not worst <= TOLERANCE:
-        raise NotPublished(f"{model.name} answers its canary with scores that differ by {worst:.3g}")
+def _remove(claim: Claim, folder: Path) -> None:
+    failpoint("publish.remove")
+    shutil.rmtree(claim.mine(folder), ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

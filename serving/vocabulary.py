@@ -21,13 +21,14 @@ class Vocabulary:
     items: list[str]
     row: dict[str, int]
     popular: list[str]
+    sha256: str = ""  # of the bundle's manifest
 
     @staticmethod
     def load(folder: Path, sha256: str | None = None, trusted: str = "", version: int = 0) -> Vocabulary:
         """That of the bundle in `folder`, which is first verified as a whole, weights and all. Raises OSError or `Corrupt`."""
-        verify(folder, sha256, trusted, version)
+        found = verify(folder, sha256, trusted, version)
         items, popular = (json.loads((folder / name).read_bytes()) for name in ("vocabulary.json", "popular.json"))
-        return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular)
+        return Vocabulary(items, {item: row for row, item in enumerate(items, 1)}, popular, found)
 
     def encode(self, items: Sequence[str], pauses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """int64[2, LENGTH] (`learners.histories`) of the newest items that are known, right-aligned, zeros before them."""

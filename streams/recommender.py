@@ -1,15 +1,17 @@
-"""What the Triton model `recommend` does: answers from the replica, with the deep model's lists, and logs impressions."""
+"""What the Triton model `recommend` does: answers from the replica and the deep models that are released, and logs impressions."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import threading
+import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_native_id
 from typing import Any, Literal
 
 import msgspec
@@ -19,10 +21,10 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from learners.online import Online
 from learners.profiles import RECENT
-from serving.bundle import folder_of
+from serving.bundle import digest, folder_of
+from serving.deep import LOADING, Deep
 from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
-from serving.vocabulary import Vocabulary
 from streams import topics
 from streams.kafka import Kafka
 from streams.replica import Replica
@@ -30,11 +32,10 @@ from streams.timeline import Impression, pack, pack_ranks
 
 log = logging.getLogger("headrace.recommend")
 STALE_MS = 5_000  # older state makes an answer degraded
-BREAK_S = 2.0  # a dead `sequence` costs a second a call: after an error it is left alone for so long
+BREAK_S = 2.0  # for so long a model that failed, or is not there, is left alone
 IMPRESSION_BYTES = 6_000
 
 Arm = Literal["live", "canary"]
-Sequence_ = Callable[[int, npt.NDArray[np.int64]], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Request:
     exclude: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     probe: bool = False
+    version: int = 0  # of the model, where it is not the user's
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,15 @@ class Response:
 class Recommender:
     """Answers batches of requests. One per process, called from one thread; the replica runs beside it."""
 
-    def __init__(self, kafka: Kafka, repository: str, temperature: float, boot_s: float, trusted: str = "") -> None:
-        self._repository, self._temperature, self._trusted = Path(repository), temperature, trusted
-        self._vocabularies: dict[int, Vocabulary] = {}
-        self._releases = Releases()  # what answers go by: the replica's fold as it was when its vocabularies were last looked for
-        self._loading = threading.Lock()
-        self._load_again = 0.0  # when a vocabulary that is not here is looked for again, monotonic s
-        self._broken_until = 0.0
+    def __init__(self, kafka: Kafka, repository: str, temperature: float, boot_s: float, trusted: str = "", keep: int = 3) -> None:
+        self._repository, self._temperature, self._trusted, self._keep = Path(repository), temperature, trusted, keep
+        self._models: dict[int, Deep] = {}
+        self._releases = Releases()  # what answers go by: the replica's fold as it was when its models were last looked for
+        self._loader = ThreadPoolExecutor(1, "loader", initializer=_behind)
+        self._asked: tuple[int, Future[Deep]] | None = None  # the version that somebody has asked for before it was named
+        self._next: Future[None] | None = None  # look at the releases
+        self._load_again = 0.0  # when a model that is not here is looked for again, monotonic s
+        self._broken: dict[int, float] = {}  # versions that failed, and until when they are left alone
         self._rng = np.random.default_rng()
         self._run, self._answers = uuid.uuid4().hex[:12], 0
         self._encode = msgspec.json.Encoder().encode
@@ -89,42 +93,86 @@ class Recommender:
                 "error_cb": self._on_error,
             }
         )
-        self.replica = Replica(kafka, self._on_release)
+        self.replica = Replica(kafka, self._follow_later)
         self.replica.start()
         consider(View(Online()), Ask(""), Scored())  # compiles the loops, or loads them, while the replica catches up
         if not self.replica.caught_up.wait(boot_s):
             log.warning("not caught up after %s s; answering with what there is", boot_s)
+        self._follow_later().result()
 
     def close(self) -> None:
         self._producer.flush(2)
         self.replica.close()
+        self._loader.shutdown(cancel_futures=True)
 
     # --- releases ----------------------------------------------------------------------------------------------------
-    def _on_release(self, releases: Releases) -> None:
-        """Have the vocabularies of the versions that may be asked for in memory, and only then let answers ask for them."""
-        with self._loading:
-            for version in {releases.live, releases.canary} - {0} - self._vocabularies.keys():
-                try:
-                    folder = folder_of(self._repository, version)
-                    self._vocabularies[version] = Vocabulary.load(folder, releases.hashes.get(version), self._trusted, version)
-                except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here (yet), or not the one named
-                    self._load_again = time.monotonic() + BREAK_S
-                    log.warning("vocabulary of version %s: %s", version, error)
-            if releases.live in self._vocabularies:
-                self.replica.view.fallback = self._vocabularies[releases.live].popular
-            for version in self._vocabularies.keys() - set(releases.loaded(4)) - {releases.live, releases.canary}:
-                del self._vocabularies[version]
-            self._releases = copy.copy(releases)
+    def _follow_later(self) -> Future[None]:
+        """Soon, by the loader; one that is waiting for its turn will see what we have seen."""
+        if self._next is None or self._next.running() or self._next.done():
+            self._next = self._loader.submit(self._follow)
+        return self._next
+
+    def _follow(self) -> None:
+        """Have the models of the versions that may be asked for in memory, and only then let answers ask for them; then those that may come
+        back.
+        """
+        releases = copy.copy(self.replica.releases)
+        wanted = {releases.live, releases.canary} - {0}
+        for version in wanted:
+            self._have(version, releases)
+        if releases.live in self._models:
+            self.replica.view.fallback = self._models[releases.live].vocabulary.popular
+        self._releases = releases
+        kept = set(releases.loaded(self._keep)) | wanted
+        for version in kept - wanted:
+            self._have(version, releases)
+        asked = {self._asked[0]} if self._asked else set()
+        for version in self._models.keys() - kept - asked:
+            del self._models[version]
+
+    def _have(self, version: int, releases: Releases) -> None:
+        sha256, model = releases.hashes.get(version), self._models.get(version)
+        if model is not None and sha256 in (None, model.vocabulary.sha256):
+            return
+        self._models.pop(version, None)
+        try:
+            self._models[version] = self._load(version, sha256)
+        except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here (yet), or not the one named
+            self._load_again = time.monotonic() + BREAK_S
+            log.warning("version %s: %s", version, error)
+
+    def _load(self, version: int, sha256: str | None) -> Deep:
+        return Deep.load(folder_of(self._repository, version), sha256, self._trusted, version)
+
+    def missing(self, version: int) -> str | None:
+        """Why that version cannot answer, else None: it is not in the repository as it should be, or is being loaded as we speak."""
+        try:
+            there = digest(folder_of(self._repository, version))
+        except OSError as error:
+            return f"version {version}: {error}"
+        model = self._models.get(version)
+        if model is not None and model.vocabulary.sha256 == there:
+            return None
+        if self._asked is None or self._asked[0] != version:
+            self._asked = version, self._loader.submit(self._load, version, there)
+        if not self._asked[1].done():
+            return f"version {version} {LOADING}"
+        try:
+            self._models[version] = self._asked[1].result()
+        except (OSError, ValueError, TypeError) as error:
+            self._asked = None
+            return f"version {version}: {error}"
+        return None
 
     # --- answers -----------------------------------------------------------------------------------------------------
-    def answer(self, requests: Sequence[Request], sequence: Sequence_) -> list[Response]:
-        """One response per request. `sequence(version, histories[B, 2, LENGTH])` calls the deep model, RuntimeError if it cannot."""
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        """One response per request."""
         if 0 < self._load_again < time.monotonic():
             self._load_again = 0.0
-            self._on_release(self.replica.releases)
-        arms = [self._releases.version_for(r.user) for r in requests]
+            self._follow_later()
+        arms: list[tuple[int, Arm]] = [(r.version, "live") if r.version else self._releases.version_for(r.user) for r in requests]
         histories = [self._history(r) for r in requests]
-        deep = self._deep(arms, histories, sequence)
+        deep = self._deep([version for version, _ in arms], histories)
         heard = min(self.replica.as_of.values())
         stale = not heard or time.time() * 1000 - heard > STALE_MS
         out = []
@@ -135,7 +183,7 @@ class Recommender:
             served = version if lists is not None else 0
             degraded = stale or (version > 0 and lists is None)
             # Where the deep model had nothing to say (a new user), the impression says nothing about the model.
-            id = self._log(request, made, served if lists and lists.items else 0, version, arm, degraded)
+            id = "" if request.version else self._log(request, made, served if lists and lists.items else 0, version, arm, degraded)
             out.append(Response(made.items, made.scores, made.propensities, made.reasons, id, served, heard, degraded))
         self._producer.poll(0)
         return out
@@ -153,32 +201,30 @@ class Recommender:
         names, chosen = view.online.items.names, profile.chosen[-RECENT:]
         return [names[row] if row >= 0 else "" for row in chosen.tolist()], profile.pauses(view.watermark)[-RECENT:]
 
-    def _deep(
-        self, arms: Sequence[tuple[int, Arm]], histories: Sequence[tuple[Sequence[str], npt.NDArray[np.int64]]], sequence: Sequence_
-    ) -> list[Scored | None]:
+    def _deep(self, versions: Sequence[int], histories: Sequence[tuple[Sequence[str], npt.NDArray[np.int64]]]) -> list[Scored | None]:
         """The deep model's list for each request, one call per version; None where its version cannot answer."""
-        out: list[Scored | None] = [None] * len(arms)
-        for version in {v for v, _ in arms} - {0}:
-            rows = [i for i, (v, _) in enumerate(arms) if v == version]
-            vocabulary = self._vocabularies.get(version)
-            if vocabulary is None or time.monotonic() < self._broken_until:
+        out: list[Scored | None] = [None] * len(versions)
+        for version in set(versions) - {0}:
+            rows = [i for i, v in enumerate(versions) if v == version]
+            model = self._models.get(version)
+            if model is None or time.monotonic() < self._broken.get(version, 0.0):
                 continue
-            known = [vocabulary.encode(*histories[i]) for i in rows]
+            known = [model.vocabulary.encode(*histories[i]) for i in rows]
             for i in rows:
                 out[i] = Scored()  # nothing of this history is in its vocabulary: a new user, not a failure
             asked = [(i, k) for i, k in zip(rows, known, strict=True) if k.any()]
             if not asked:
                 continue
             try:
-                items, scores = sequence(version, np.stack([k for _, k in asked]))
+                lists = model.rank(np.stack([k for _, k in asked]))
             except RuntimeError as error:
-                self._broken_until = time.monotonic() + BREAK_S
-                log.warning("sequence %s: %s", version, str(error)[:300])
+                self._broken = {version: time.monotonic() + BREAK_S}
+                log.warning("version %s: %s", version, str(error)[:300])
                 for i in rows:
                     out[i] = None
                 continue
-            for (i, _), named, values in zip(asked, items, scores, strict=True):
-                out[i] = Scored(*vocabulary.decode(named, values))
+            for (i, _), found in zip(asked, lists, strict=True):
+                out[i] = found
         return out
 
     # --- impressions -------------------------------------------------------------------------------------------------
@@ -204,6 +250,11 @@ class Recommender:
     def _on_error(self, error: Any) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._bus_down = True
+
+
+def _behind() -> None:
+    """Whatever this thread does, answers come first: on Linux a thread has a priority."""
+    os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
 
 
 def impression(

@@ -36,10 +36,10 @@ CHUNK = 200  # records applied before answers get the interpreter again
 
 class Replica:
     """State of all partitions, merged. A partition's commit is taken over as a whole, under `lock`: an answer made under it rests on
-    exactly the positions that it names.
+    exactly the positions that it names. `on_release` is called when all releases that there were have been read, and after each new one.
     """
 
-    def __init__(self, kafka: Kafka, on_release: Callable[[Releases], None] = lambda releases: None) -> None:
+    def __init__(self, kafka: Kafka, on_release: Callable[[], object] = lambda: None) -> None:
         self.kafka = kafka
         self.view = View(Online(kafka.partitions, kafka.partitions))
         self.releases = Releases()
@@ -99,6 +99,7 @@ class Replica:
                         self.caught_up.set()
                         sys.setswitchinterval(usual)
                         log.info("caught up after %s records", self.records)
+                        self._on_release()
                 if time.monotonic() - refreshed > REFRESH_S:
                     self.view.refresh()
                     refreshed = time.monotonic()
@@ -179,4 +180,5 @@ class Replica:
         ignored = release.apply_to(self.releases)
         if ignored is not None:
             log.warning("release record %s ignored: %s", release.id, ignored)
-        self._on_release(self.releases)
+        if self.caught_up.is_set():
+            self._on_release()

@@ -45,15 +45,13 @@ POPULAR = 500  # items a bundle carries for a server that starts without Kafka
 
 
 class Trainer:
-    """`templates`: the folder with Triton's files for `sequence`; `key` of Triton's restricted APIs. Bundles are signed with the private
-    key in `signing_key`; a warm start is from what the public one, `trusted`, has signed.
-    """
+    """Bundles are signed with the private key in `signing_key`; a warm start is from what the public one, `trusted`, has signed."""
 
     def __init__(
-        self, kafka: Kafka, url: str, key: str, repository: Path, templates: Path, training: Training, rollout: Rollout,
-        signing_key: Path | None = None, trusted: str = "",
+        self, kafka: Kafka, url: str, repository: Path, training: Training, rollout: Rollout, signing_key: Path | None = None,
+        trusted: str = "",
     ) -> None:  # fmt: skip
-        self.kafka, self.url, self._key, self.repository, self.templates = kafka, url, key, repository, templates
+        self.kafka, self.url, self.repository = kafka, url, repository
         self._signing_key, self._trusted = signing_key, trusted
         self._staging = repository.with_name(repository.name + ".staging")
         self.training, self.rollout = training, rollout
@@ -290,10 +288,10 @@ class Trainer:
         try:
             card = {"version": version, "request": request.model_dump(mode="json"), "gates": gates, "lineage": lineage}
             best = [items[row - 1] for row in np.argsort(-popular[1:], kind="stable")[:POPULAR] + 1]
-            made = bundle.assemble(staged, self.templates, onnx, canary, items, best, card, save)
-            sha256 = bundle.seal(made, version, self._signing_key)
+            bundle.assemble(staged, onnx, canary, items, best, card, save)
+            sha256 = bundle.seal(staged, version, self._signing_key)
             assert self._claim is not None
-            seconds = publish(staged, self._claim, self.url, version, self._kept, self._trusted, self._key)
+            seconds = publish(staged, self._claim, self.url, version, self._kept, self._trusted)
             gates["load_s"] = round(seconds, 3)
             return sha256
         finally:
@@ -371,8 +369,8 @@ def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:
 
 
 def run(
-    kafka: Kafka, url: str, key: str, repository: Path, templates: Path, training: Training, rollout: Rollout,
-    signing_key: Path | None, trusted: str, ready: Path | None = None,
+    kafka: Kafka, url: str, repository: Path, training: Training, rollout: Rollout, signing_key: Path | None, trusted: str,
+    ready: Path | None = None,
 ) -> None:  # fmt: skip
     """Run until SIGTERM or SIGINT."""
     import os
@@ -381,7 +379,7 @@ def run(
     logging.getLogger("kafka").setLevel(logging.ERROR)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.nice(10)  # answers come first on a machine that trains beside serving
-    trainer = Trainer(kafka, url, key, repository, templates, training, rollout, signing_key, trusted)
+    trainer = Trainer(kafka, url, repository, training, rollout, signing_key, trusted)
 
     def stop(number: int, frame: object) -> None:
         trainer.stopping = True

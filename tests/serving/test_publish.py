@@ -18,8 +18,8 @@ def repository(tmp_path: Path) -> Path:
     """Versions 1 and 2 serve."""
     made = tmp_path / "repository"
     for version in ("1", "2"):
-        (made / f"sequence-{version}" / "1").mkdir(parents=True)
-        (made / f"sequence-{version}" / "1" / "model.onnx").write_text(version)
+        (made / "sequence" / version).mkdir(parents=True)
+        (made / "sequence" / version / "model.onnx").write_text(version)
     return made
 
 
@@ -32,19 +32,18 @@ def claim(repository: Path) -> Claim:
 @pytest.fixture
 def staged(tmp_path: Path) -> Path:
     made = tmp_path / "staging" / "3-x"
-    (made / "1").mkdir(parents=True)
-    (made / "config.pbtxt").write_text("")
-    (made / "1" / "model.onnx").write_text("3")
-    seal(made / "1")
+    made.mkdir(parents=True)
+    (made / "model.onnx").write_text("3")
+    seal(made)
     return made
 
 
 def versions(repository: Path) -> list[str]:
-    return sorted(p.name.removeprefix("sequence-") for p in repository.glob("sequence-*"))
+    return sorted(p.name for p in (repository / "sequence").iterdir())
 
 
 def test_a_corrupt_bundle_never_reaches_the_repository(staged: Path, repository: Path, claim: Claim) -> None:
-    (staged / "1" / "model.onnx").write_text("other")
+    (staged / "model.onnx").write_text("other")
     with pytest.raises(Corrupt):
         publish(staged, claim, NOBODY, 3, lambda: [1, 2])
     assert versions(repository) == ["1", "2"]
@@ -52,9 +51,9 @@ def test_a_corrupt_bundle_never_reaches_the_repository(staged: Path, repository:
 
 def test_a_version_that_nobody_loads_is_taken_back(staged: Path, repository: Path, claim: Claim) -> None:
     with pytest.raises(NotPublished, match="version 3"):
-        publish(staged, claim, NOBODY, 3, lambda: [2, 1], timeout_s=5)
+        publish(staged, claim, NOBODY, 3, lambda: [2, 1], timeout_s=1)
     assert versions(repository) == ["1", "2"]
-    assert (repository / "sequence-2" / "1" / "model.onnx").read_text() == "2"
+    assert (repository / "sequence" / "2" / "model.onnx").read_text() == "2"
 
 
 def test_a_trainer_that_wakes_up_after_another_has_begun_touches_nothing(staged: Path, repository: Path, claim: Claim) -> None:
@@ -74,21 +73,21 @@ def test_who_begins_has_a_higher_epoch_than_the_topic_and_the_repository(
     assert Claim.after(repository, told).epoch == wanted + 1
 
 
-@pytest.mark.parametrize("point", ["publish.synced", "publish.renamed", "publish.load", "publish.unloaded"])
+@pytest.mark.parametrize("point", ["publish.synced", "publish.renamed", "publish.prove", "publish.remove"])
 def test_nor_does_one_that_is_paused_in_the_midst_of_it(
     staged: Path, repository: Path, claim: Claim, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def paused(name: str) -> None:  # another one takes over, and releases the same version, its own
         if name == point:
             Claim.after(repository, 2)
-            shutil.rmtree(repository / "sequence-3", ignore_errors=True)
-            (repository / "sequence-3").mkdir()
-            (repository / "sequence-3" / "of epoch 3").touch()
+            shutil.rmtree(repository / "sequence" / "3", ignore_errors=True)
+            (repository / "sequence" / "3").mkdir()
+            (repository / "sequence" / "3" / "of epoch 3").touch()
 
     monkeypatch.setattr(publishing, "failpoint", paused)
     with pytest.raises(Superseded):
-        publish(staged, claim, NOBODY, 3, lambda: [1, 2], timeout_s=5)
-    assert versions(repository) == ["1", "2", "3"] and (repository / "sequence-3" / "of epoch 3").exists()
+        publish(staged, claim, NOBODY, 3, lambda: [1, 2], timeout_s=1)
+    assert versions(repository) == ["1", "2", "3"] and (repository / "sequence" / "3" / "of epoch 3").exists()
 
 
 def test_what_is_not_signed_by_the_trusted_key_is_not_published(staged: Path, repository: Path, claim: Claim, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Triton's entry point of `recommend`: tensors in, tensors out. What it does is in streams.recommender."""
 
+import json
 import time
 
 import numpy as np
@@ -22,18 +23,25 @@ class TritonPythonModel:
             temperature=settings.serving.temperature,
             boot_s=settings.serving.boot_s,
             trusted=settings.signing.trusted,
+            keep=settings.rollout.keep,
         )
 
     def execute(self, requests):
         parsed, errors = [], {}
         for place, request in enumerate(requests):
             try:
-                parsed.append(_request(request))
+                parsed.append(self._request(request))
             except ValueError as error:
                 parsed.append(None)
                 errors[place] = pb.InferenceResponse(error=pb.TritonError(str(error), pb.TritonError.INVALID_ARG))
-        answered = iter(self.recommender.answer([p for p in parsed if p is not None], _sequence))
+        answered = iter(self.recommender.answer([p for p in parsed if p is not None]))
         return [errors.get(place) or _response(next(answered)) for place in range(len(requests))]
+
+    def _request(self, request):
+        read = _read(request)
+        if read.version and (why := self.recommender.missing(read.version)):
+            raise ValueError(why)
+        return read
 
     def finalize(self):
         self.recommender.close()
@@ -59,27 +67,19 @@ def _only(request, name, default):
     return values[0] if values.size else default
 
 
-def _request(request):
+def _read(request):
     k = int(_only(request, "k", default=0))
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k is {k}; it must be from 1 to {MAX_K}")
     user = _only(request, "user_id", default=b"").decode("utf-8", "replace")
     if len(user) > 256:
         raise ValueError(f"user_id has {len(user)} characters, at most 256 are allowed")
-    probe = '"headrace_probe"' in (request.parameters() or "")
-    return Request(user, k, _texts(request, "recent_items"), _texts(request, "exclude"), _texts(request, "categories"), probe)
-
-
-def _sequence(version, histories):
-    """int64[B, 2, L] -> (int64[B, N], float32[B, N]) of that version of `sequence`; RuntimeError where it cannot."""
-    answer = pb.InferenceRequest(
-        model_name=f"sequence-{version}",
-        requested_output_names=["top_items", "top_scores"],
-        inputs=[pb.Tensor("histories", histories)],
-    ).exec()
-    if answer.has_error():
-        raise RuntimeError(answer.error().message())
-    return tuple(pb.get_output_tensor_by_name(answer, name).as_numpy() for name in ("top_items", "top_scores"))
+    parameters = json.loads(request.parameters() or "{}")
+    version = parameters.get("headrace_version", 0)
+    if not isinstance(version, int):
+        raise ValueError(f"headrace_version is {version!r}; it must be a whole number")
+    texts = [_texts(request, name) for name in ("recent_items", "exclude", "categories")]
+    return Request(user, k, *texts, probe="headrace_probe" in parameters, version=version)
 
 
 def _strings(texts):

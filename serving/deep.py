@@ -1,0 +1,54 @@
+"""One version of the sequence model as it answers: its bundle, verified, in memory, and proven before anybody is answered by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.bundle import Corrupt
+from serving.recommend import Scored
+from serving.vocabulary import Vocabulary
+
+TOLERANCE = 1e-3
+LOADING = "is being loaded"  # what a server says of a version that it does not have yet
+
+
+@dataclass(frozen=True)
+class Deep:
+    """Vocabulary and weights of one bundle, which can so never mix with another's."""
+
+    vocabulary: Vocabulary
+    _session: Any
+
+    @staticmethod
+    def load(folder: Path, sha256: str | None = None, trusted: str = "", version: int = 0) -> Deep:
+        """That of the bundle in `folder`. Raises OSError, or `Corrupt` where it is not what its maker signed, or does not answer as it did
+        there.
+        """
+        import onnxruntime  # only who answers needs it
+
+        vocabulary = Vocabulary.load(folder, sha256, trusted, version)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        canary = np.load(folder / "canary.npz", allow_pickle=False)
+        try:
+            session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+            _, scores = session.run(None, {"histories": canary["histories"]})
+            worst = float(np.abs(scores - canary["top_scores"]).max())
+        except Exception as error:  # onnxruntime's have no base of their own
+            raise Corrupt(f"{folder / 'model.onnx'}: {error}") from None
+        if not worst <= TOLERANCE:
+            raise Corrupt(f"{folder / 'model.onnx'}: its scores of the canary inputs differ by {worst:.3g}")
+        return Deep(vocabulary, session)
+
+    def rank(self, histories: npt.NDArray[np.int64]) -> list[Scored]:
+        """Its list for each of int64[B, 2, LENGTH] (`learners.histories`). Raises RuntimeError where it cannot."""
+        try:
+            items, scores = self._session.run(None, {"histories": histories})
+        except Exception as error:  # as above
+            raise RuntimeError(str(error)) from None
+        return [Scored(*self.vocabulary.decode(*each)) for each in zip(items, scores, strict=True)]

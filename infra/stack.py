@@ -21,6 +21,8 @@ from infra.tritonserver import TritonServer
 from serving.client import AsyncClient
 from serving.signature import new_key
 
+SILENCE_S = 10.0  # a Triton that has not answered for twice as long hangs
+
 
 class Stack:
     """What runs and where. `kafka_given` and `triton_given`: use that address, start none of our own.
@@ -62,7 +64,8 @@ class Stack:
                 update={"triton": Triton(server.url, server.repository), "signing": Signing(key, new_key(key))}
             )
             public = self.settings.model_copy(update={"signing": Signing(trusted=self.settings.signing.trusted)})
-            servers.append(Process("triton", server.command, self._triton_answers, {**public.environment(), **server.environment()}))
+            environment = {**public.environment(), **server.environment()}
+            servers.append(Process("triton", server.command, self._triton_answers, environment, fails=self._triton_fails))
         servers.append(self.worker(0))
         await asyncio.gather(*(self._start(process) for process in servers))
         self._later = asyncio.create_task(self._start_trainer())
@@ -120,6 +123,14 @@ class Stack:
         client = AsyncClient(self.settings.triton.url)
         try:
             return await client.is_ready()
+        finally:
+            await client.close()
+
+    async def _triton_fails(self) -> str | None:
+        """A dead stub is known at once, one that hangs by its silence: a busy server answers late, too."""
+        client = AsyncClient(self.settings.triton.url, timeout_s=SILENCE_S)
+        try:
+            return await client.failure()
         finally:
             await client.close()
 

@@ -1,4 +1,4 @@
-"""The supervisor: starts processes in order of readiness, starts again what dies, ends everything it started."""
+"""The supervisor: starts processes in order of readiness, starts again what dies or fails, ends everything it started."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 STEADY_S = 30.0  # a process that lived so long has earned a fresh back-off
+ASK_S = 0.5  # between two questions whether a process fails
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # before the 1st, 2nd, … restart; then the last one
 
 
@@ -24,13 +25,16 @@ class StartFailed(Exception):
 
 @dataclass
 class Process:
-    """What to run: `command` is asked for at each start. `ready` is asked until it says yes, for at most `deadline_s`."""
+    """What to run: `command` is asked for at each start. `ready` is asked until it says yes, for at most `deadline_s`. From then on `fails`
+    says why it will not come back by itself, or None; twice in a row, and it is started again.
+    """
 
     name: str
     command: Callable[[], list[str]]
     ready: Callable[[], Awaitable[bool]]
     environment: dict[str, str] = field(default_factory=dict)
     deadline_s: float = 90.0
+    fails: Callable[[], Awaitable[str | None]] | None = None
 
 
 class Supervisor:
@@ -81,8 +85,7 @@ class Supervisor:
         failures = 0
         while not self.ending:
             child, began = self.running[process.name], time.monotonic()
-            while child.poll() is None:
-                await asyncio.sleep(0.1)
+            await self._until_over(process, child)
             if self.ending:
                 return
             self._kill(process.name, signal.SIGKILL)  # what it left behind in its group
@@ -97,6 +100,19 @@ class Supervisor:
                 self.say(f"{process.name} is back")
             except StartFailed as failed:
                 self.say(str(failed).splitlines()[0])
+
+    async def _until_over(self, process: Process, child: subprocess.Popen[bytes]) -> None:
+        """Until it has ended; one that fails is ended."""
+        failed, asked = 0, time.monotonic()
+        while child.poll() is None:
+            await asyncio.sleep(0.1)
+            if process.fails is None or time.monotonic() - asked < ASK_S:
+                continue
+            why = await process.fails()
+            failed, asked = failed + 1 if why else 0, time.monotonic()
+            if failed == 2 and not self.ending:
+                self.say(f"{process.name} fails: {why}")
+                self._kill(process.name, signal.SIGKILL)
 
     def _kill(self, name: str, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

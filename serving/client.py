@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from tritonclient.utils import InferenceServerException
 
 MODEL = "recommend"
 PERSONAL = (
@@ -122,6 +123,18 @@ class AsyncClient:
             return bool(await self._client.is_model_ready(MODEL))
         except Exception:  # whatever it is, it is not ready
             return False
+
+    async def failure(self) -> str | None:
+        """Why `recommend` will not answer anybody until it is started again, else None. It is asked for no items, which it declines, if it
+        lives: nothing is logged of that.
+        """
+        try:
+            await self._client.infer(MODEL, _inputs("", 0, (), (), ()), client_timeout=self._timeout)
+        except InferenceServerException as error:
+            if error.status() == "StatusCode.DEADLINE_EXCEEDED":
+                return f"no answer for {self._timeout:.0f} s"
+            return None if error.status() in ("StatusCode.INVALID_ARGUMENT", "StatusCode.UNAVAILABLE") else str(error)
+        return None
 
     async def close(self) -> None:
         await self._client.close()

@@ -61,6 +61,29 @@ def test_what_dies_is_started_again_and_stop_leaves_nothing(tmp_path: Path) -> N
     asyncio.run(run())
 
 
+def test_what_fails_twice_in_a_row_is_started_again_and_what_recovers_is_not(tmp_path: Path) -> None:
+    told = iter(["ill", None, "ill", None, "ill", "still ill"])
+
+    async def fails() -> str | None:
+        return next(told, None)
+
+    async def run() -> None:
+        said: list[str] = []
+        supervisor = Supervisor(tmp_path, said.append)
+        await supervisor.start(Process("sleeper", lambda: SLEEPER, at_once, fails=fails))
+        first = supervisor.running["sleeper"].pid
+        for _ in range(120):
+            await asyncio.sleep(0.05)
+            if supervisor.running["sleeper"].pid != first:
+                break
+        assert next(told, "all told") == "all told" and supervisor.running["sleeper"].pid != first
+        assert said[0] == "sleeper fails: still ill"
+        await supervisor.stop()
+        assert not alive(first)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [("print('no disk'); raise SystemExit(3)", "ended with 3.*no disk"), ("import time; time.sleep(9)", "not ready after 1 s")],

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from infra.broker import Broker
 from infra.provisioning import provision
@@ -67,6 +68,29 @@ def test_ctrl_c_ends_a_demo_whose_kafka_hangs(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
         assert "ending" in process.stdout.read()
     assert processes_of(tmp_path / "demo") == {}
+
+
+def test_a_server_whose_model_process_died_answers_again_within_seconds(tmp_path: Path) -> None:
+    process, _, triton = start(tmp_path / "up")
+    try:
+        with Client(triton) as client:
+            client.recommend("ann")
+            assert send(tmp_path / "up", "triton_python_backend_stub", signal.SIGKILL)
+            began = time.monotonic()
+            with pytest.raises(InferenceServerException):
+                client.recommend("ann")
+            until(lambda: _answers(client), 20, 0.1)
+            assert time.monotonic() - began < 15
+    finally:
+        end(process, signal.SIGINT)
+    assert processes_of(tmp_path / "up") == {}
+
+
+def _answers(client: Client) -> bool:
+    try:
+        return client.recommend("ann") is not None
+    except InferenceServerException:
+        return False
 
 
 def test_a_folder_in_which_a_stack_runs_is_not_taken_from_it(stack: Running) -> None:

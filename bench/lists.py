@@ -79,25 +79,29 @@ async def ask(url: str, requests: list[bytes], clients: int, seconds: float) -> 
 
 
 class Flow:
-    """Events at a steady rate, from a task of its own."""
+    """Events at a steady rate, from a task of its own; their ids begin with `name`."""
 
-    def __init__(self, stack: Stack, source: list[Row]) -> None:
+    def __init__(self, stack: Stack, source: list[Row], name: str = "b") -> None:
         kafka = stack.settings.kafka
         self._producer, self._topic = Producer(kafka.confluent() | {"linger.ms": 5}), kafka.prefix + topics.INTERACTIONS
-        self._source, self.sent = source, 0
+        self._source, self._name, self.sent = source, name, 0
 
     def send(self, n: int) -> None:
         """The next n of the source."""
         for _ in range(n):
-            event = interaction(self._source[self.sent % len(self._source)], f"b{self.sent}")
-            while True:
-                try:
-                    self._producer.produce(self._topic, to_bytes(event), key=event.user.encode())
-                    break
-                except BufferError:
-                    self._producer.poll(0.1)
-            self.sent += 1
+            self.send_row(self._source[self.sent % len(self._source)])
         self._producer.poll(0)
+
+    def send_row(self, row: Row) -> None:
+        """One event."""
+        event = interaction(row, f"{self._name}{self.sent}")
+        while True:
+            try:
+                self._producer.produce(self._topic, to_bytes(event), key=event.user.encode())
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+        self.sent += 1
 
     def flush(self) -> None:
         """Wait until all that was sent is acknowledged."""

@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -41,6 +42,7 @@ from bench.fold import cpu_s, first
 from bench.lists import METHOD, Say, ask, released, request
 from infra import control
 from infra.bootstrap import DEMO_DATA, ROOT
+from infra.settings import Settings
 from infra.stack import Stack
 from learners import export, finetune
 from learners.histories import LENGTH
@@ -116,6 +118,18 @@ class Load:
             return found["rows"], int(found["failed"])
 
 
+def put(
+    settings: Settings, folder: Path, claim: Claim, version: int, onnx: bytes, canary: Any, items: list[str], model: SequenceModel,
+    keep: Callable[[], Sequence[int]],
+) -> str:  # fmt: skip
+    """Seal, sign and publish a bundle as the trainer does; returns its hash."""
+    staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=folder))
+    bundle.assemble(staged, onnx, canary, items, items[:100], {"version": version}, lambda file: finetune.save(model, file))
+    sha256 = bundle.seal(staged, version, settings.signing.key)
+    publish(staged, claim, settings.triton.url, version, keep, settings.signing.trusted)
+    return sha256
+
+
 # --- pushes --------------------------------------------------------------------------------------------------------------
 class Pusher:
     """Makes and publishes versions, as the trainer does once its gate has let one pass."""
@@ -143,13 +157,8 @@ class Pusher:
         os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
         version = self.fold.newest + 1
         onnx, canary, model = self._made[version % EXPORTS]
-        staged = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._folder))
-        items, card = [*self._items, f"release-{version}"], {"version": version}
-        bundle.assemble(staged, onnx, canary, items, self._items[:100], card, lambda file: finetune.save(model, file))
-        triton, signing = self._settings.triton, self._settings.signing
-        sha256 = bundle.seal(staged, version, signing.key)
         keep = partial(self.fold.loaded, self._settings.rollout.keep)
-        publish(staged, self.claim, triton.url, version, keep, signing.trusted)
+        sha256 = put(self._settings, self._folder, self.claim, version, onnx, canary, [*self._items, f"release-{version}"], model, keep)
         steps: list[tuple[Stage, str | None]] = [("candidate", sha256), ("live", None)]
         for stage, hash in steps:
             id, at = f"bench-{version}-{stage}", utc(time.time())

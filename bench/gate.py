@@ -6,8 +6,7 @@ Over the stream the sequence model is trained as the product's policy asks; each
 training left out, as the trainer does it. The last is then sabotaged in nine ways: labels shuffled (a fine-tune like it on shuffled
 targets), scores inverted, constant, not a number, weights of three releases ago, a vocabulary that is off by one, ids permuted, 150 MB of
 ballast, 24 times the work. Reported are each verdict and its reasons; `refused_healthy` and `passed_sabotaged` should be empty.
-(Half-written bundles, forged manifests and stale versions never come to the gate: tests/serving/test_bundle.py, test_publish.py,
-test_release.py.) `--kept` as in bench.quality.p1.
+`bench.sabotage` does the same through the trainer. `--kept` as in bench.quality.p1.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from streams.trainer import cost
 STALE = 3  # releases
 BALLAST = 40_000_000  # floats
 POLICY = Policy()
+Spoil = Callable[[SequenceModel], None]
 
 
 class Huge(SequenceModel):
@@ -60,51 +61,69 @@ class Slow(SequenceModel):
         return found
 
 
+def _scaled(by: float) -> Spoil:
+    def spoil(model: SequenceModel) -> None:
+        model.norm.weight.mul_(by)
+        model.norm.bias.mul_(by)
+
+    return spoil
+
+
+def _reordered(model: SequenceModel, order: Tensor) -> None:
+    model.table.weight[1:] = model.table.weight[1:][order].clone()
+
+
+def _huge(model: SequenceModel) -> None:
+    model.__class__ = Huge
+    model.register_parameter("ballast", nn.Parameter(torch.zeros(BALLAST)))
+
+
+def _slow(model: SequenceModel) -> None:
+    model.__class__ = Slow
+
+
+SPOILT: dict[str, Spoil] = {
+    "inverted scores": _scaled(-1.0),
+    "constant scores": _scaled(0.0),
+    "not a number": _scaled(float("nan")),
+    "vocabulary off by one": lambda model: _reordered(model, torch.arange(len(model.table.weight) - 1).roll(1)),
+    "permuted ids": lambda model: _reordered(
+        model, torch.randperm(len(model.table.weight) - 1, generator=torch.Generator().manual_seed(1))
+    ),
+    "huge": _huge,
+    "slow": _slow,
+}
+
+
+def shuffled(windows: histories.Windows, rng: np.random.Generator) -> None:
+    """Give the targets to one another."""
+    counted = windows.weights > 0
+    windows.targets[counted] = rng.permutation(windows.targets[counted])
+
+
 def sabotaged(deep: Deep, last: int) -> dict[str, Callable[[], SequenceModel]]:
-    """Ways to spoil the model after training number `last`."""
+    """Models that are spoilt, after training number `last`."""
     healthy, live = deep.version(last), deep.version(last - 1)
     items = len(healthy.table.weight) - 1
 
-    def changed(change: Callable[[SequenceModel], None], kind: type[SequenceModel] = SequenceModel) -> SequenceModel:
-        model = copy.deepcopy(healthy)
-        model.__class__ = kind
-        with torch.no_grad():
-            change(model)
-        return model
-
-    def scaled(by: float) -> Callable[[SequenceModel], None]:
-        def change(model: SequenceModel) -> None:
-            model.norm.weight.mul_(by)
-            model.norm.bias.mul_(by)
-
-        return change
-
-    def rows_from(order: Tensor) -> Callable[[SequenceModel], None]:
-        def change(model: SequenceModel) -> None:
-            model.table.weight[1:] = model.table.weight[1:][order].clone()
-
-        return change
-
-    def shuffled() -> SequenceModel:
+    def mislearned() -> SequenceModel:
         rng = np.random.default_rng(deep.config.seed)
         windows = histories.training_windows(deep.part(last), deep.vocabulary(last), deep.config.replay, rng)
-        counted = windows.weights > 0
-        windows.targets[counted] = rng.permutation(windows.targets[counted])
+        shuffled(windows, rng)
         model = grown(live, items, deep.config)
         finetune.fit(model, windows, deep.config, True, lambda step, steps: None)
         return model
 
-    generator = torch.Generator().manual_seed(deep.config.seed)
+    def changed(spoil: Spoil) -> SequenceModel:
+        model = copy.deepcopy(healthy)
+        with torch.no_grad():
+            spoil(model)
+        return model
+
     return {
-        "shuffled labels": shuffled,
-        "inverted scores": lambda: changed(scaled(-1.0)),
-        "constant scores": lambda: changed(scaled(0.0)),
-        "not a number": lambda: changed(scaled(float("nan"))),
+        "shuffled labels": mislearned,
         "stale weights": lambda: grown(deep.version(max(last - STALE, 0)), items, deep.config).eval(),
-        "vocabulary off by one": lambda: changed(rows_from(torch.arange(items).roll(1))),
-        "permuted ids": lambda: changed(rows_from(torch.randperm(items, generator=generator))),
-        "huge": lambda: changed(lambda model: model.register_parameter("ballast", nn.Parameter(torch.zeros(BALLAST))), Huge),
-        "slow": lambda: changed(lambda model: None, Slow),
+        **{name: partial(changed, spoil) for name, spoil in SPOILT.items()},
     }
 
 

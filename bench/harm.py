@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import signal
 import sys
@@ -32,7 +31,7 @@ import torch
 from tritonclient.grpc import service_pb2
 
 from bench.fold import first
-from bench.lists import METHOD, Flow, Say, released, request
+from bench.lists import METHOD, Flow, Say, released, request, to_trainer
 from bench.releases import put
 from infra import control
 from infra.bootstrap import DEMO_DATA
@@ -159,7 +158,7 @@ async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
         known = {row.user for row in whole[: args.events]}
         coming = [row for row in whole[args.events :] if row.user in known]
         async with released(whole, args.events, folder, True, say) as (stack, _, _):
-            os.killpg(stack.supervisor.running["trainer"].pid, signal.SIGCONT)
+            to_trainer(stack, signal.SIGCONT)
             kafka = stack.settings.kafka
             await until(lambda: set(control.releases(kafka)[0].requests.values()) <= set(SETTLED), 300, "the first trainings")
             load = Load(stack, coming, args.rate)

@@ -116,13 +116,20 @@ class Flow:
             await asyncio.sleep(0.01)
 
 
+def to_trainer(stack: Stack, number: signal.Signals) -> None:
+    """Pause it, or let it go on."""
+    if "trainer" in stack.supervisor.running:
+        os.killpg(stack.supervisor.running["trainer"].pid, number)
+
+
 @asynccontextmanager
-async def released(source: list[Row], events: int, folder: Path, deep: bool, say: Say) -> AsyncIterator[tuple[Stack, Flow, list[str]]]:
+async def released(
+    source: list[Row], events: int, folder: Path, deep: bool, say: Say, settings: Settings | None = None
+) -> AsyncIterator[tuple[Stack, Flow, list[str]]]:
     """A stack that has learned the first events and, if `deep`, released a model, its trainer paused; the flow that has sent them, and the
     users who came last, in any order.
     """
-    stack = Stack(Settings(), folder / "stack", say)
-    running = stack.supervisor.running
+    stack = Stack(settings or Settings(), folder / "stack", say)
     try:
         await stack.start()
         flow, until = Flow(stack, source), time.monotonic() + 600
@@ -136,12 +143,10 @@ async def released(source: list[Row], events: int, folder: Path, deep: bool, say
                 raise SystemExit(f"nothing was learned, or no model released, within 600 s; see the logs in {stack.folder}")
             await asyncio.sleep(1)
         await one.close()
-        if "trainer" in running:
-            os.killpg(running["trainer"].pid, signal.SIGSTOP)
+        to_trainer(stack, signal.SIGSTOP)
         yield stack, flow, users
     finally:
-        if "trainer" in running:  # so that it can end
-            os.killpg(running["trainer"].pid, signal.SIGCONT)
+        to_trainer(stack, signal.SIGCONT)  # so that it can end
         await stack.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -43,6 +44,19 @@ def test_what_triton_imports_runs_there_without_river_torch_or_faust() -> None:
         "assert not {'river', 'torch', 'faust', 'aiokafka'} & sys.modules.keys()"
     )
     subprocess.run([ROOT / ".triton" / "bin" / "python", "-I", "-c", code], check=True, timeout=60)
+
+
+def test_nothing_of_ours_runs_what_it_reads() -> None:
+    forbidden = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+    for file in (file for room in (*ROOMS, "bench") for file in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {getattr(node, "module", None) or "", *(alias.name for alias in node.names)}
+                assert not {name.split(".")[0] for name in names} & forbidden, f"{file}:{node.lineno}"
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "torch.load", "eval", "exec"):
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                safe = {"np.load": given.get("allow_pickle", "False") == "False", "torch.load": given.get("weights_only") == "True"}
+                assert safe.get(ast.unparse(node.func), False), f"{file}:{node.lineno}"
 
 
 def test_no_address_of_a_registry_and_no_path_of_a_machine_is_committed() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+import urllib.error
+import urllib.request
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from infra.bootstrap import DEMO_DATA
 from infra.replay import interaction, rows
 from streams import topics
 from streams.events import Release, to_bytes, utc
-from tests.integration.conftest import Running, until
+from tests.integration.conftest import Running, processes_of, until
 
 pytestmark = pytest.mark.stack
 
@@ -132,6 +135,12 @@ def test_models_are_changed_by_nobody_without_the_key(stack: Running, backfilled
         with pytest.raises(InferenceServerException, match="admin"):
             anybody.get_model_repository_index()
         assert anybody.is_server_ready()
+    http = next(found.group(1) for line in processes_of(stack.folder).values() if (found := re.search(r"--http-port=(\d+)", line)))
+    closed = [("POST", "repository/index"), ("POST", "repository/models/recommend/unload"), ("POST", "repository/models/recommend/load")]
+    for method, path in [*closed, ("POST", "logging"), ("POST", "trace/setting"), ("GET", "systemsharedmemory/status")]:
+        request = urllib.request.Request(f"http://127.0.0.1:{http}/v2/{path}", b"{}" if method == "POST" else None, method=method)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=5)
 
 
 def test_a_request_that_cannot_be_read_is_a_dead_letter_and_the_trainer_goes_on(stack: Running, backfilled: str) -> None:

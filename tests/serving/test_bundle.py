@@ -65,13 +65,21 @@ def linked(folder: Path) -> None:
     (folder / "model.onnx").symlink_to(elsewhere)
 
 
+def escaping(folder: Path) -> None:
+    """The manifest names a file outside."""
+    (folder.parent / "outside.json").write_text("{}")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["../outside.json"] = hashlib.sha256(b"{}").hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
 def swapped(folder: Path) -> None:
     (folder / "card.json").rename(folder / "x")
     (folder / "popular.json").rename(folder / "card.json")
     (folder / "x").rename(folder / "popular.json")
 
 
-@pytest.mark.parametrize("harm", [changed, missing, extra, extra_folder, linked, swapped], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("harm", [changed, missing, extra, extra_folder, linked, escaping, swapped], ids=lambda f: f.__name__)
 def test_a_bundle_that_is_not_what_its_manifest_says_is_corrupt(folder: Path, harm: Callable[[Path], None]) -> None:
     sha256 = seal(folder)
     harm(folder)

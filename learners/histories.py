@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -49,13 +49,14 @@ class Windows:
 @dataclass(frozen=True)
 class Questions:
     """What a gate asks: histories int64 [n, 2, LENGTH], the item that came next int64 [n] (0: not in the vocabulary),
-    the length of each user's whole history [n], and how popular each answer was in training [n]."""
+    the length of each user's whole history [n], how popular each answer was in training [n], and the users."""
 
     histories: npt.NDArray[np.int64]
     answers: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     popularity: npt.NDArray[np.int64]
     once: bool  # this stream never brings an item back: what the history holds is no answer
+    users: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,17 @@ def questions(part: Split, row: dict[str, int], n: int, rng: np.random.Generator
         past.append(event.item)
         times.append(event.at)
         counts[event.item] = counts.get(event.item, 0) + 1
-    asked: list[tuple[list[str], list[float], str, int]] = []
+    asked: list[tuple[list[str], list[float], str, int, str]] = []
     for event in part.gate:
         past, times = pasts.setdefault(event.user, ([], []))
         times.append(event.at)
         if past:
-            asked.append((past[-LENGTH:], times[-LENGTH - 1 :], event.item, len(past)))
+            asked.append((past[-LENGTH:], times[-LENGTH - 1 :], event.item, len(past), event.user))
         past.append(event.item)
     chosen = sorted(rng.choice(len(asked), min(n, len(asked)), replace=False).tolist()) if asked else []
     histories = np.zeros((len(chosen), 2, LENGTH), np.int64)
     for i, place in enumerate(chosen):
-        past, times, _, _ = asked[place]
+        past, times, *_ = asked[place]
         read = np.stack([[row.get(item, 0) for item in past], pauses(np.diff(times))])
         read = read[:, read[ITEMS] > 0]
         histories[i, :, LENGTH - read.shape[1] :] = read
@@ -140,6 +141,7 @@ def questions(part: Split, row: dict[str, int], n: int, rng: np.random.Generator
         lengths=np.array([asked[place][3] for place in chosen], np.int64),
         popularity=np.array([counts.get(asked[place][2], 0) for place in chosen], np.int64),
         once=total >= 750 and repeats / total < 0.005,
+        users=[asked[place][4] for place in chosen],
     )
 
 

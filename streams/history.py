@@ -1,4 +1,4 @@
-"""The trainer's memory of the timeline: the newest interactions, users who were erased left out, and where it stands."""
+"""The trainer's memory of the timeline: the newest interactions and drawn answers, erased users left out, and where it stands."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from learners.histories import Event
+from serving.off_policy import Drawn
 from streams import topics
 from streams.kafka import Kafka
 from streams.once import FRESH, Once
-from streams.timeline import Erased, Interacted, decode
+from streams.timeline import Erased, Interacted, Shown, decode
 
 log = logging.getLogger("headrace.history")
 KEPT = 1_000_000  # interactions
+DRAWN = 20_000  # answers that were drawn at random
 
 
 class History:
@@ -26,6 +28,7 @@ class History:
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._once = [Once() for _ in range(kafka.partitions)]
         self._places = [TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in range(kafka.partitions)]
+        self.drawn: dict[tuple[str, int], Drawn] = {}  # (user, how many choices were known) -> the answer
         self.start: dict[int, int] = {}
         self.end: dict[int, int] = {}
         self._consumer = Consumer(
@@ -74,8 +77,15 @@ class History:
             return
         if isinstance(record, Erased):
             self._events = deque((e for e in self._events if e.user != record.user), maxlen=KEPT)
+            self.drawn = {key: answer for key, answer in self.drawn.items() if key[0] != record.user}
         elif isinstance(record, Interacted):
             self._events.append(Event(record.source.appended, partition, offset, record.user, record.item, record.at))
+        elif isinstance(record, Shown):
+            shown = record.impression
+            if shown.shown and min(shown.propensities, default=1.0) < 1.0 and not shown.probe:
+                self.drawn[shown.user, shown.seen] = Drawn(shown.shown[0], shown.propensities[0], shown.candidates)
+                if len(self.drawn) > DRAWN:
+                    del self.drawn[next(iter(self.drawn))]
 
     def lineage(self) -> dict[str, dict[str, list[int]]]:
         """{topic: {partition: [from, to)}} of what `read` last returned."""

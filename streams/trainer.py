@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from learners import histories
 from learners.histories import Event
 from learners.training import Training
-from serving import bundle, gate
+from serving import bundle, gate, off_policy
 from serving.failpoint import failpoint
 from serving.publish import Claim, Superseded, publish
 from serving.release import Releases, Rollout
@@ -258,8 +258,10 @@ class Trainer:
             before = finetune.scorer(finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training))
             live_cost = cost((self._folder(live) / "model.onnx").read_bytes(), asked, len(old.items))
         verdict = gate.judge(gate.tried(finetune.scorer(model), before, popular, asked, cost(onnx, asked, len(items)), live_cost))
+        models = {"candidate": finetune.scorer(model), **({"live": before} if before else {})}
         gates = {
             **verdict.figures,
+            "off_policy": off_policy.estimated(models, asked, self.history.drawn, row),
             "steps": fit.steps,
             "planned_steps": fit.planned,
             "loss": [round(fit.first_loss, 4), round(fit.last_loss, 4)],

@@ -150,6 +150,7 @@ class Training:
         settings = Settings(kafka=cluster.kafka, triton=Triton(self.server.url, self.server.repository), signing=Signing(key, new_key(key)))
         self.environment = {
             **os.environ, **settings.environment(), "HEADRACE_ROLLOUT__DEADLINE_S": "1", "HEADRACE_ROLLOUT__KEEP": "2",
+            "HEADRACE_TRAINING__FINE_EPOCHS": "1", "HEADRACE_TRAINING__FINE_LEARNING_RATE": "1e-5",  # there is nothing new to learn
             "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         self.quiet = open(folder / "log", "ab")  # noqa: SIM115 # for the processes, as long as they live

@@ -1,9 +1,9 @@
 """What a model would have earned on lists that were drawn: inverse propensities at the first position. Pure.
 
 A logged answer that was drawn (`serving.temperature` above 0) says with which probability its first item stood there, and the user's next
-choice whether that was right. A model is a policy too: of the answer's candidates it puts its best first. Where both agree, the answer counts
-1 / propensity. Self-normalised (Swaminathan, Joachims: The self-normalized estimator for counterfactual learning, 2015), and doubly
-robust with the mean reward as its model (Dudík, Langford, Li: Doubly robust policy evaluation and learning, 2011).
+choice whether that was right. A model is a policy too: of the answer's candidates it puts its best first. Where both agree, the answer
+counts 1 / propensity. Self-normalised (Swaminathan, Joachims: The self-normalized estimator for counterfactual learning, 2015), and doubly
+robust with the mean reward as its model (Dudik, Langford, Li: Doubly robust policy evaluation and learning, 2011).
 """
 
 from __future__ import annotations

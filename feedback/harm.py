@@ -22,11 +22,14 @@ BETS = np.array([[0.2], [0.9]])
 
 
 class Judged(NamedTuple):
-    """One judged answer: whose, NDCG@10 of the list as shown, and whether the model's own list had the item (0 or 1)."""
+    """One judged answer: whose, NDCG@10 of the list as shown, whether the model's own list had the item, and whether it was degraded (0
+    or 1).
+    """
 
     user: int
     ndcg: float
     recall: float
+    degraded: int = 0
 
 
 @dataclass
@@ -35,13 +38,15 @@ class Arm:
 
     values: list[tuple[float, float]] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    degraded: int = 0
     _of: Counter[int] = field(default_factory=Counter)
 
     def add(self, judged: Sequence[Judged]) -> None:
-        for user, *values in judged:
+        for user, ndcg, recall, degraded in judged:
             self._of[user] += 1
-            self.values.append((values[0], values[1]))
+            self.values.append((ndcg, recall))
             self.weights.append(1 / self._of[user])
+            self.degraded += degraded
 
     def means(self) -> list[float | None]:
         """Weighted NDCG@10 and recall."""
@@ -98,4 +103,6 @@ class Trial:
             "live_ndcg10": live_ndcg,
             "canary_recall": recall,
             "live_recall": live_recall,
+            "canary_degraded": self.mine.degraded,
+            "live_degraded": self.others.degraded,
         }

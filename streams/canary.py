@@ -44,4 +44,5 @@ def of(value: bytes, version: int) -> list[Judged]:
         return []
     if metric.signal != ANSWERS or metric.version != version:
         return []
-    return [Judged(*values) for values in zip(metric.users or (), metric.ndcgs, metric.recalls, strict=False)]
+    columns = metric.users or (), metric.ndcgs, metric.recalls, metric.degraded or ()
+    return [Judged(*values) for values in zip(*columns, strict=False)]

@@ -86,7 +86,7 @@ class Metric(Event):
     [0, 1]; `positions` is the timeline position
     {partition: next offset} that the second ended at; `counts`: asks in the blocks, or the totals that the partition has
     reached, or steps of a training. The signal `answers` has single judged answers of an assigned version, with 16 bits of a hash
-    of their users in `users`; its `recalls` are the model's own list's.
+    of their users in `users`, and 1 in `degraded` where an answer was; its `recalls` are the model's own list's.
     """
 
     signal: Id
@@ -97,6 +97,7 @@ class Metric(Event):
     ndcgs: list[Share] = []
     recalls: list[Share] = []
     users: list[Whole] | None = None
+    degraded: list[Whole] | None = None
     positions: dict[str, Whole] = {}
     counts: dict[str, Whole] = {}
 

@@ -291,7 +291,7 @@ class Fold:
             touched.add("w·")
         ledger.remember(pending.id)
         touched.add(f"a·{user}")
-        judged = Judged(crc32(user.encode()) & 0xFFFF, round(float(ndcgs[-1]), 4), float(ranks[DEEP] != ABSENT))
+        judged = Judged(crc32(user.encode()) & 0xFFFF, round(float(ndcgs[-1]), 4), float(ranks[DEEP] != ABSENT), int(pending.degraded))
         self.standing.answers.append((pending.assigned, judged))
         if pending.degraded:
             return
@@ -334,8 +334,20 @@ class Fold:
                     )
                 )  # fmt: skip
         for version in sorted({version for version, _ in answers}):
-            users, shown, found = (list(values) for values in zip(*(judged for v, judged in answers if v == version), strict=True))
+            users, shown, found, degraded = (
+                list(values) for values in zip(*(judged for v, judged in answers if v == version), strict=True)
+            )
             metrics.append(
-                Metric(signal=ANSWERS, version=version, at=at, n=len(users), users=users, ndcgs=shown, recalls=found, positions=where)
+                Metric(
+                    signal=ANSWERS,
+                    version=version,
+                    at=at,
+                    n=len(users),
+                    users=users,
+                    ndcgs=shown,
+                    recalls=found,
+                    degraded=degraded,
+                    positions=where,
+                )
             )
         return [Output(topics.METRICS, m.signal.encode(), to_bytes(m)) for m in metrics]

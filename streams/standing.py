@@ -40,7 +40,7 @@ class Standing(msgspec.Struct, kw_only=True):
     judged: float = 0.0
     second: int = 0
     closed: list[tuple[int, int, list[float], list[float], list[float]]] = []
-    answers: list[tuple[int, tuple[int, float, float]]] = []
+    answers: list[tuple[int, tuple[int, float, float, int]]] = []
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(self)

@@ -254,7 +254,16 @@ def test_a_trainer_killed_while_it_says_no_says_it_once(training: Training, what
         fold, _ = control.releases(kafka)
         for version, quality in ((fold.canary, 0.0), (fold.live, 1.0)):
             many = [quality] * 40
-            metric = Metric(signal=ANSWERS, version=version, at=utc(time.time()), n=40, ndcgs=many, recalls=many, users=list(range(40)))
+            metric = Metric(
+                signal=ANSWERS,
+                version=version,
+                at=utc(time.time()),
+                n=40,
+                ndcgs=many,
+                recalls=many,
+                users=list(range(40)),
+                degraded=[0] * 40,
+            )
             control.announce(kafka, topics.METRICS, metric, ANSWERS)
     killed(process, name)
     if what == "refused" and moment != "told":

@@ -68,5 +68,5 @@ def test_figures_name_both_sides_and_say_nothing_where_there_is_nothing() -> Non
     trial.add([Judged(1, 0.5, 1.0), Judged(2, 0.25, 0.0)], [])
     assert trial.figures() == {
         "judged": 2, "live_judged": 0, "evidence": 0.0, "canary_ndcg10": 0.375, "live_ndcg10": None, "canary_recall": 0.5,
-        "live_recall": None,
+        "live_recall": None, "canary_degraded": 0, "live_degraded": 0,
     }  # fmt: skip

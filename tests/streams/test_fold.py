@@ -175,7 +175,7 @@ def test_a_canary_is_judged_by_all_answers_of_its_users_also_by_those_it_had_no_
     outputs = fold.fold(logs(interacted(20, "u", "x", appended=1_500), start=8)).outputs
     judged = {version: [found for o in outputs for found in canary.of(o.value, version)] for version in (6, 7)}
     assert [(j.ndcg, j.recall) for j in judged[6]] == [(0.6309, 1.0)]
-    assert [(j.ndcg, j.recall) for j in judged[7]] == [(0.0, 0.0), (1.0, 0.0), (0.6309, 0.0)]
+    assert [(j.ndcg, j.recall, j.degraded) for j in judged[7]] == [(0.0, 0.0, 0), (1.0, 0.0, 1), (0.6309, 0.0, 0)]
     assert len({j.user for j in judged[6] + judged[7]}) == 4
 
 

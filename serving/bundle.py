@@ -19,6 +19,7 @@ import numpy.typing as npt
 from serving.failpoint import failpoint
 from serving.signature import is_signed, signed
 
+LOADING = "is being loaded"  # what a server says of a version that it does not have yet
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 

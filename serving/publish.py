@@ -11,9 +11,8 @@ from pathlib import Path
 
 from tritonclient.utils import InferenceServerException
 
-from serving.bundle import folder_of, verify
+from serving.bundle import LOADING, folder_of, verify
 from serving.client import Client
-from serving.deep import LOADING
 from serving.failpoint import failpoint
 
 PAUSE_S = 0.05

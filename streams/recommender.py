@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import gc
 import logging
-import os
 import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import get_native_id
 from typing import Any, Literal
 
 import msgspec
@@ -22,8 +20,8 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from learners.online import Online
 from learners.profiles import RECENT
-from serving.bundle import digest, folder_of
-from serving.deep import LOADING, Deep
+from serving.bundle import LOADING, digest, folder_of
+from serving.deep import Deep
 from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
 from streams import topics
@@ -71,7 +69,7 @@ class Recommender:
         self._repository, self._temperature, self._trusted, self._keep = Path(repository), temperature, trusted, keep
         self._models: dict[int, Deep] = {}
         self._releases = Releases()  # what answers go by: the replica's fold as it was when its models were last looked for
-        self._loader = ThreadPoolExecutor(1, "loader", initializer=_behind)
+        self._loader = ThreadPoolExecutor(1, "loader")
         self._asked: tuple[int, Future[Deep]] | None = None  # the version that somebody has asked for before it was named
         self._next: Future[None] | None = None  # look at the releases
         self._load_again = 0.0  # when a model that is not here is looked for again, monotonic s
@@ -253,11 +251,6 @@ class Recommender:
     def _on_error(self, error: Any) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._bus_down = True
-
-
-def _behind() -> None:
-    """Whatever this thread does, answers come first: on Linux a thread has a priority."""
-    os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
 
 
 def impression(

@@ -16,8 +16,8 @@ from learners.export import export
 from learners.histories import LENGTH
 from learners.sequence import SequenceModel
 from learners.training import Training
-from serving.bundle import assemble, folder_of, seal
-from serving.deep import LOADING, Deep
+from serving.bundle import LOADING, assemble, folder_of, seal
+from serving.deep import Deep
 from serving.recommend import Scored
 from serving.release import Releases
 from streams import recommender

@@ -86,6 +86,39 @@ def test_a_server_whose_model_process_died_answers_again_within_seconds(tmp_path
     assert processes_of(tmp_path / "up") == {}
 
 
+@pytest.mark.parametrize("seconds", [15, pytest.param(600, marks=[pytest.mark.story, pytest.mark.timeout(800)])])
+def test_while_kafka_hangs_every_answer_comes_flagged_with_its_age_and_afterwards_a_fresh_one(tmp_path: Path, seconds: int) -> None:
+    from kafka import KafkaProducer
+
+    process, address, triton = start(tmp_path / "up")
+    producer = KafkaProducer(bootstrap_servers=address)
+
+    def click(item: str) -> None:
+        producer.send("headrace.interactions.v1", key=b"ann", value=json.dumps(interaction("ann", item)).encode()).get(30)
+
+    try:
+        with Client(triton) as client:
+            click("tea")
+            until(lambda: client.recommend("bob").items == ["tea"] and not client.recommend("bob").degraded, 20)
+            assert send(tmp_path / "up", r"kafka\.Kafka", signal.SIGSTOP)
+            began, slowest, asked = time.monotonic(), 0.0, 0
+            while (now := time.monotonic()) < began + seconds:
+                answer = client.recommend("bob")
+                slowest, asked = max(slowest, time.monotonic() - now), asked + 1
+                assert answer.items == ["tea"]
+                assert now < began + 10 or (answer.degraded and answer.state_age_ms > (now - began - 3) * 1000)
+                time.sleep(0.05)
+            assert slowest < 1 and asked > 10 * seconds
+            assert send(tmp_path / "up", r"kafka\.Kafka", signal.SIGCONT)
+            until(lambda: not client.recommend("bob").degraded, 60, 0.2)
+            click("cup")
+            until(lambda: set(client.recommend("bob").items) == {"tea", "cup"}, 30, 0.2)
+    finally:
+        producer.close(timeout=2)
+        end(process, signal.SIGINT)
+    assert processes_of(tmp_path / "up") == {}
+
+
 def _answers(client: Client) -> bool:
     try:
         return client.recommend("ann") is not None

@@ -31,7 +31,7 @@ import torch
 from tritonclient.grpc import service_pb2
 
 from bench.fold import first
-from bench.lists import METHOD, Flow, Say, released, request, to_trainer
+from bench.lists import METHOD, Flow, Say, released, request, to_trainer, undisturbed
 from bench.releases import put
 from infra import control
 from infra.bootstrap import DEMO_DATA
@@ -157,7 +157,7 @@ async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
         whole = [row._replace(at=at) for row, at in zip(whole, times, strict=True)]
         known = {row.user for row in whole[: args.events]}
         coming = [row for row in whole[args.events :] if row.user in known]
-        async with released(whole, args.events, folder, True, say) as (stack, _, _):
+        async with released(whole, args.events, folder, True, say, undisturbed()) as (stack, _, _):
             to_trainer(stack, signal.SIGCONT)
             kafka = stack.settings.kafka
             await until(lambda: set(control.releases(kafka)[0].requests.values()) <= set(SETTLED), 300, "the first trainings")

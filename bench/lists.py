@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import os
 import random
@@ -120,6 +121,13 @@ def to_trainer(stack: Stack, number: signal.Signals) -> None:
     """Pause it, or let it go on."""
     if "trainer" in stack.supervisor.running:
         os.killpg(stack.supervisor.running["trainer"].pid, number)
+
+
+def undisturbed(**rollout: Any) -> Settings:
+    """Defaults, but after the first training none is asked for."""
+    settings = Settings()
+    policy = dataclasses.replace(settings.policy, volume_every=0, schedule_s=0, arl=1e300)
+    return settings.model_copy(update={"policy": policy, "rollout": dataclasses.replace(settings.rollout, **rollout)})
 
 
 @asynccontextmanager

@@ -1,9 +1,10 @@
 """Harm: is a model on trial worse than the one before it? A test that may be looked at after every answer. Pure.
 
-Each judged answer of the trial is held against the mean of those answers of the model before that were judged in the meantime, and bets
-multiply: while the trial is not worse, the mean of their wealth is an e-process (at most 1 on average, whenever one looks), so it ever
-reaches 1 / `ALPHA` with a probability of at most `ALPHA` (Ville). Waudby-Smith, Ramdas: Estimating means of bounded random variables by
-betting, 2024. Answers to one user are alike, so the k-th one of the trial counts 1 / k.
+Each judged answer of the trial is held against the mean of the last `BESIDE` answers of the model before, and bets multiply: while the
+trial is not worse, the mean of their wealth hardly ever reaches 1 / `ALPHA`, whenever one looks. Ville's inequality says so, with a
+probability of at most `ALPHA`, of answers that are alike by chance only (Waudby-Smith, Ramdas: Estimating means of bounded random variables
+by betting, 2024). Those of one user are alike, so the k-th one of the trial counts 1 / k^1.5; what is then left is measured
+(docs/releases.md).
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 ALPHA = 0.01
-BETS = np.array([[0.2], [0.9]])
+BESIDE = 30
+FADING = 1.5
+BETS = np.array([[0.2], [0.95]])
+SHARES = np.array([[0.4], [0.6]]) * np.array([0.2, 0.8])  # of the first wealth, by bet, and by NDCG@10 and recall
 
 
 class Judged(NamedTuple):
@@ -45,7 +49,7 @@ class Arm:
         for user, ndcg, recall, degraded in judged:
             self._of[user] += 1
             self.values.append((ndcg, recall))
-            self.weights.append(1 / self._of[user])
+            self.weights.append(self._of[user] ** -FADING)
             self.degraded += degraded
 
     def means(self) -> list[float | None]:
@@ -61,21 +65,19 @@ class Trial:
 
     mine: Arm = field(default_factory=Arm)
     others: Arm = field(default_factory=Arm)
-    _bet: tuple[int, int] = (0, 0)  # answers of each that bets have been made with
-    _logs: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(BETS), 2)))
+    _bet: int = 0  # answers that bets have been made with
+    _logs: npt.NDArray[np.float64] = field(default_factory=lambda: np.log(SHARES))
 
     def add(self, mine: Sequence[Judged], others: Sequence[Judged]) -> None:
-        """Take in what was judged since; the others' answers are dealt out evenly to the trial's."""
+        """Take in what was judged since. Answers wait until there are enough to be held against."""
         self.mine.add(mine)
         self.others.add(others)
-        (a, b), (m, n) = self._bet, (len(self.mine.values), len(self.others.values))
-        if m == a or n - b < m - a:
-            return  # with more of the others
-        bounds = np.linspace(b, n, m - a + 1).astype(int)
-        for answer, begin, end in zip(range(a, m), bounds, bounds[1:], strict=False):
-            usual = np.average(self.others.values[begin:end], 0, self.others.weights[begin:end])
-            self._logs += np.log1p(BETS * self.mine.weights[answer] * (usual - self.mine.values[answer]))
-        self._bet = m, n
+        if len(self.others.values) < BESIDE:
+            return
+        usual = np.average(self.others.values[-BESIDE:], 0, self.others.weights[-BESIDE:])
+        for value, weight in zip(self.mine.values[self._bet :], self.mine.weights[self._bet :], strict=True):
+            self._logs = self._logs + np.log1p(BETS * weight * (usual - value))
+        self._bet = self.judged
 
     @property
     def judged(self) -> int:
@@ -86,7 +88,7 @@ class Trial:
     def evidence(self) -> float:
         """ln of the e-value of harm, be it to the list as shown or to the model's own."""
         most = float(self._logs.max())
-        return most + float(np.log(np.exp(self._logs - most).mean()))
+        return most + float(np.log(np.exp(self._logs - most).sum()))
 
     @property
     def is_harmful(self) -> bool:

@@ -17,7 +17,7 @@ MODELS = Path(__file__).parent / "models"
 
 @dataclass(frozen=True)
 class TritonServer:
-    """A server's model repository and ports. Everybody may ask for answers; its other APIs are closed by a key that nobody has."""
+    """A server's model repository and ports. Everybody may ask for answers; its other APIs are closed by a key, new at each start."""
 
     repository: Path
     http: int
@@ -44,7 +44,6 @@ class TritonServer:
             str(server / "bin" / "tritonserver"),
             f"--id=headrace-{self.grpc}",
             f"--model-repository={self.repository}",
-            "--model-config-name=wheel",
             f"--backend-directory={server / 'backends'}",
             f"--cache-directory={server / 'caches'}",
             "--model-control-mode=explicit",

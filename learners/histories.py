@@ -17,7 +17,9 @@ ITEMS, PAUSES = 0, 1  # what a history holds of each choice: the item's row, and
 
 
 class Event(NamedTuple):
-    """One interaction: when it came (broker ms), where it lies in the log, who, what, and when (Unix s, nan where nobody knows)."""
+    """One interaction: when it came (broker ms), where it lies in the log, who, what, and when (Unix s, nan where nobody knows); which of
+    the user's choices it is, from 0, -1 where nobody counts, or it came too late to be one.
+    """
 
     appended: int
     partition: int
@@ -25,6 +27,7 @@ class Event(NamedTuple):
     user: str
     item: str
     at: float
+    choice: int = -1
 
 
 def pauses(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -49,14 +52,16 @@ class Windows:
 @dataclass(frozen=True)
 class Questions:
     """What a gate asks: histories int64 [n, 2, LENGTH], the item that came next int64 [n] (0: not in the vocabulary),
-    the length of each user's whole history [n], how popular each answer was in training [n], and the users."""
+    the length of each user's whole history [n], how popular each answer was in training [n], and
+    (user, which of their choices it is) of each.
+    """
 
     histories: npt.NDArray[np.int64]
     answers: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     popularity: npt.NDArray[np.int64]
     once: bool  # this stream never brings an item back: what the history holds is no answer
-    users: list[str] = field(default_factory=list)
+    choices: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -121,12 +126,12 @@ def questions(part: Split, row: dict[str, int], n: int, rng: np.random.Generator
         past.append(event.item)
         times.append(event.at)
         counts[event.item] = counts.get(event.item, 0) + 1
-    asked: list[tuple[list[str], list[float], str, int, str]] = []
+    asked: list[tuple[list[str], list[float], str, int, tuple[str, int]]] = []
     for event in part.gate:
         past, times = pasts.setdefault(event.user, ([], []))
         times.append(event.at)
         if past:
-            asked.append((past[-LENGTH:], times[-LENGTH - 1 :], event.item, len(past), event.user))
+            asked.append((past[-LENGTH:], times[-LENGTH - 1 :], event.item, len(past), (event.user, event.choice)))
         past.append(event.item)
     chosen = sorted(rng.choice(len(asked), min(n, len(asked)), replace=False).tolist()) if asked else []
     histories = np.zeros((len(chosen), 2, LENGTH), np.int64)
@@ -141,7 +146,7 @@ def questions(part: Split, row: dict[str, int], n: int, rng: np.random.Generator
         lengths=np.array([asked[place][3] for place in chosen], np.int64),
         popularity=np.array([counts.get(asked[place][2], 0) for place in chosen], np.int64),
         once=total >= 750 and repeats / total < 0.005,
-        users=[asked[place][4] for place in chosen],
+        choices=[asked[place][4] for place in chosen],
     )
 
 

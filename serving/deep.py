@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import get_native_id
@@ -47,20 +48,21 @@ class Deep:
 
 def _behind() -> None:
     """Answers come before this thread: on Linux a thread has a priority. Only for what does not hold Python's lock, as answers do."""
-    os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
+    with suppress(OSError):  # it may be lower already
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
 
 
 def _proven(folder: Path) -> Any:
     """The session of the folder's model, which answers the canary inputs as it did where it was made; else `Corrupt`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    canary = np.load(folder / "canary.npz", allow_pickle=False)
     try:
+        canary = np.load(folder / "canary.npz", allow_pickle=False)
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
         _, scores = session.run(None, {"histories": canary["histories"]})
         worst = float(np.abs(scores - canary["top_scores"]).max())
     except Exception as error:  # onnxruntime's have no base of their own
-        raise Corrupt(f"{folder / 'model.onnx'}: {error}") from None
+        raise Corrupt(f"{folder}: {error}") from None
     if not worst <= TOLERANCE:
         raise Corrupt(f"{folder / 'model.onnx'}: its scores of the canary inputs differ by {worst:.3g}")
     return session

@@ -35,7 +35,7 @@ def estimated(
 
     `drawn`: (user, how many choices the answer knew) -> answer; those of them that are gate questions count. `row` of each item.
     """
-    found = [(n, drawn[key]) for n, key in enumerate(zip(asked.users, asked.lengths.tolist(), strict=True)) if key in drawn]
+    found = [(n, drawn[key]) for n, key in enumerate(asked.choices) if key in drawn]
     if not found:
         return {"why_not": "no question's answer was drawn at random (serving.temperature), so no other list can be valued by it"}
     out: dict[str, Any] = {"answers": len(found)}

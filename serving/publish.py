@@ -110,13 +110,13 @@ def prove(url: str, version: int, timeout_s: float = 60.0) -> None:
     it by the bundle's canary inputs.
     """
     until = time.monotonic() + timeout_s
-    with Client(url) as client:  # a channel of its own
+    with Client(url, timeout_s=10.0) as client:  # a channel of its own
         while True:
             try:
                 answered = client.recommend("", 1, version=version).model_version
             except InferenceServerException as error:
-                comes = LOADING in str(error) or error.status() == "StatusCode.UNAVAILABLE"  # or is there a server at all?
-                if not comes or time.monotonic() > until:
+                refused = error.status() == "StatusCode.INVALID_ARGUMENT" and LOADING not in str(error)  # else a server is busy, or comes
+                if refused or time.monotonic() > until:
                     raise NotPublished(f"version {version}: {str(error)[:500]}") from error
             else:
                 break

@@ -15,19 +15,21 @@ from streams.events import ANSWERS, Metric
 from streams.kafka import Kafka
 
 
-def judged(kafka: Kafka, version: int, live: int, rollout: Rollout, is_over: Callable[[], bool]) -> Trial:
-    """Follow the metrics from now on, until there is evidence of harm, enough answers of `version` are judged, the deadline has come, or
-    `is_over`.
+def judged(kafka: Kafka, version: int, live: int, rollout: Rollout, since: float, is_over: Callable[[], bool]) -> Trial:
+    """Follow the metrics from `since` (Unix s) on, until there is evidence of harm, enough answers of `version` are judged, the deadline
+    has come and what was there by then is read, or `is_over`.
     """
     trial = Trial()
     metrics = KafkaConsumer(**kafka.kafka_python(), enable_auto_commit=False, isolation_level="read_committed")
     try:
         place = TopicPartition(kafka.prefix + topics.METRICS, 0)
         metrics.assign([place])
-        metrics.seek_to_end(place)
-        metrics.position(place)
-        deadline = time.monotonic() + rollout.deadline_s
-        while time.monotonic() < deadline and trial.judged < rollout.judged and not trial.is_harmful and not is_over():
+        found, end = metrics.offsets_for_times({place: int(since * 1000)})[place], metrics.end_offsets([place])[place]
+        metrics.seek(place, found.offset if found else end)
+        deadline = since + rollout.deadline_s
+        while (time.time() < deadline or metrics.position(place) < end) and trial.judged < rollout.judged:
+            if trial.is_harmful or is_over():
+                break
             for records in metrics.poll(timeout_ms=300).values():
                 for record in records:
                     trial.add(of(record.value, version), of(record.value, live))

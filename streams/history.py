@@ -9,6 +9,7 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from learners.histories import Event
+from learners.profiles import SESSION_GAP
 from serving.off_policy import Drawn
 from streams import topics
 from streams.kafka import Kafka
@@ -29,6 +30,7 @@ class History:
         self._once = [Once() for _ in range(kafka.partitions)]
         self._places = [TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in range(kafka.partitions)]
         self.drawn: dict[tuple[str, int], Drawn] = {}  # (user, how many choices were known) -> the answer
+        self._counted: dict[str, tuple[int, float]] = {}  # user -> choices so far, time of the last
         self.start: dict[int, int] = {}
         self.end: dict[int, int] = {}
         self._consumer = Consumer(
@@ -77,12 +79,18 @@ class History:
             return
         if isinstance(record, Erased):
             self._events = deque((e for e in self._events if e.user != record.user), maxlen=KEPT)
+            self._counted.pop(record.user, None)
             self.drawn = {key: answer for key, answer in self.drawn.items() if key[0] != record.user}
         elif isinstance(record, Interacted):
-            self._events.append(Event(record.source.appended, partition, offset, record.user, record.item, record.at))
+            n, last = self._counted.get(record.user, (0, record.at))
+            late = record.at < last - SESSION_GAP  # as in the fold (`learners.profiles`): it is none of the sequence
+            if not late:
+                self._counted[record.user] = n + 1, max(last, record.at)
+            choice = -1 if late else n
+            self._events.append(Event(record.source.appended, partition, offset, record.user, record.item, record.at, choice))
         elif isinstance(record, Shown):
             shown = record.impression
-            if shown.shown and min(shown.propensities, default=1.0) < 1.0 and not shown.probe:
+            if shown.propensities and shown.shown and 0 < shown.propensities[0] <= 1 and min(shown.propensities) < 1 and not shown.probe:
                 self.drawn[shown.user, shown.seen] = Drawn(shown.shown[0], shown.propensities[0], shown.candidates)
                 if len(self.drawn) > DRAWN:
                     del self.drawn[next(iter(self.drawn))]

@@ -67,10 +67,10 @@ class Recommender:
 
     def __init__(self, kafka: Kafka, repository: str, temperature: float, boot_s: float, trusted: str = "", keep: int = 3) -> None:
         self._repository, self._temperature, self._trusted, self._keep = Path(repository), temperature, trusted, keep
-        self._models: dict[int, Deep] = {}
+        self._models: dict[int, Deep] = {}  # changed by the loader, as a whole
         self._releases = Releases()  # what answers go by: the replica's fold as it was when its models were last looked for
         self._loader = ThreadPoolExecutor(1, "loader")
-        self._asked: tuple[int, Future[Deep]] | None = None  # the version that somebody has asked for before it was named
+        self._asked: tuple[int, str, Future[None]] | None = None  # the version that somebody asks for before it is named, and its hash
         self._next: Future[None] | None = None  # look at the releases
         self._load_again = 0.0  # when a model that is not here is looked for again, monotonic s
         self._broken: dict[int, float] = {}  # versions that failed, and until when they are left alone
@@ -127,20 +127,20 @@ class Recommender:
         kept = set(releases.loaded(self._keep)) | wanted
         for version in kept - wanted:
             self._have(version, releases)
-        asked = {self._asked[0]} if self._asked else set()
-        for version in self._models.keys() - kept - asked:
-            del self._models[version]
+        asked = self._asked
+        kept |= {asked[0]} if asked else set()
+        self._models = {version: model for version, model in self._models.items() if version in kept}
 
     def _have(self, version: int, releases: Releases) -> None:
         sha256, model = releases.hashes.get(version), self._models.get(version)
         if model is not None and sha256 in (None, model.vocabulary.sha256):
             return
-        self._models.pop(version, None)
         try:
-            self._models[version] = self._load(version, sha256)
-        except (OSError, ValueError, TypeError) as error:  # whoever named it, it is not here (yet), or not the one named
+            self._models = {**self._models, version: self._load(version, sha256)}
+        except Exception as error:  # whoever named it, it is not here (yet), not the one named, or nothing that can be loaded
+            self._models = {v: m for v, m in self._models.items() if v != version}
             self._load_again = time.monotonic() + BREAK_S
-            log.warning("version %s: %s", version, error)
+            log.warning("version %s: %r", version, error)
 
     def _load(self, version: int, sha256: str | None) -> Deep:
         return Deep.load(folder_of(self._repository, version), sha256, self._trusted, version)
@@ -154,16 +154,15 @@ class Recommender:
         model = self._models.get(version)
         if model is not None and model.vocabulary.sha256 == there:
             return None
-        if self._asked is None or self._asked[0] != version:
-            self._asked = version, self._loader.submit(self._load, version, there)
-        if not self._asked[1].done():
+        if self._asked is None or self._asked[:2] != (version, there):
+            self._asked = version, there, self._loader.submit(self._prepare, version, there)
+        if not self._asked[2].done():
             return f"version {version} {LOADING}"
-        try:
-            self._models[version] = self._asked[1].result()
-        except (OSError, ValueError, TypeError) as error:
-            self._asked = None
-            return f"version {version}: {error}"
-        return None
+        why, self._asked = self._asked[2].exception(), None  # none where another bundle has taken the place of what was loaded meanwhile
+        return f"version {version}: {why}" if why else f"version {version} {LOADING}"
+
+    def _prepare(self, version: int, sha256: str) -> None:
+        self._models = {**self._models, version: self._load(version, sha256)}
 
     # --- answers -----------------------------------------------------------------------------------------------------
     def answer(self, requests: Sequence[Request]) -> list[Response]:
@@ -205,9 +204,10 @@ class Recommender:
     def _deep(self, versions: Sequence[int], histories: Sequence[tuple[Sequence[str], npt.NDArray[np.int64]]]) -> list[Scored | None]:
         """The deep model's list for each request, one call per version; None where its version cannot answer."""
         out: list[Scored | None] = [None] * len(versions)
+        models = self._models
         for version in set(versions) - {0}:
             rows = [i for i, v in enumerate(versions) if v == version]
-            model = self._models.get(version)
+            model = models.get(version)
             if model is None or time.monotonic() < self._broken.get(version, 0.0):
                 continue
             known = [model.vocabulary.encode(*histories[i]) for i in rows]

@@ -346,7 +346,8 @@ class Trainer:
         if self.releases.frozen and self.releases.stages.get(version) == "candidate":
             self._tell("refused", version, request, reason=FROZEN)
             return
-        canary = judged(self.kafka, version, self.releases.live, self.rollout, lambda: self.stopping)
+        since = next(r.at for r in reversed(self._records) if (r.version, r.stage) == (version, "canary")).timestamp()
+        canary = judged(self.kafka, version, self.releases.live, self.rollout, since, lambda: self.stopping)
         if self.stopping:
             return  # whoever starts next goes on from the canary record
         self._catch_up()

@@ -33,6 +33,9 @@ from tests.chaos.cluster import Cluster, Effects, prepare, wait
 from tests.chaos.ledger import Ledger
 from tests.integration.conftest import lacking
 
+# kafka-python leaves a socket to the garbage collector when a client ends while it connects.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
+
 MODULES = ("streams/partition.py", "streams/reader.py", "streams/trainer.py", "serving/publish.py", "serving/bundle.py")
 WRITES = {
     "begin_transaction", "commit_transaction", "send_batch", "commit", "rename", "replace", "write_bytes", "write_text", "savez", "copy",

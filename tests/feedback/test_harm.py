@@ -5,18 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from feedback.harm import Arm, Judged, Trial
+from feedback.harm import BESIDE, Arm, Judged, Trial
 
 RECALL = 0.35
 
 
-def played(seed: int, canary: float, rounds: int, users: int = 1000, share: float = 0.05) -> int | None:
+def played(seed: int, canary: float, rounds: int, users: int = 1000, share: float = 0.05, apart: bool = False) -> int | None:
     """Judged answers of a canary with that recall until harm is found, None where it is not in so many rounds of 30 answers.
 
-    Users differ (their recall is spread by a beta distribution), and some ask far more often than others.
+    Users differ (their recall is spread by a beta distribution, `apart`: more so, and with how often they ask), and some ask far more often
+    than others.
     """
     rng = np.random.default_rng(seed)
     taste, often = rng.beta(2, 2 / RECALL - 2, users), rng.pareto(1.5, users) + 0.1
+    if apart:
+        taste, often = np.sort(rng.beta(0.5, 0.93, users)), np.sort(often)
     trial, on_trial = Trial(), rng.random(users) < share
     for _ in range(rounds):
         asked = rng.choice(users, 30, p=often / often.sum())
@@ -51,16 +54,21 @@ def test_answers_wait_for_those_they_are_held_against() -> None:
     trial = Trial()
     trial.add([Judged(1, 0.0, 0.0)] * 3, [])
     assert trial.evidence == pytest.approx(0.0)
-    trial.add([], [Judged(2, 0.0, 1.0), Judged(3, 0.0, 1.0)])
+    trial.add([], [Judged(n, 0.0, 1.0) for n in range(BESIDE - 1)])
     assert trial.evidence == pytest.approx(0.0)
-    trial.add([], [Judged(4, 0.0, 1.0)])
+    trial.add([], [Judged(99, 0.0, 1.0)])
     assert trial.evidence > 0.3
 
 
 def test_the_same_users_answers_count_less_and_less() -> None:
     arm = Arm()
-    arm.add([Judged(1, 1.0, 1.0), Judged(1, 0.0, 0.0), Judged(2, 0.5, 0.0)])
-    assert arm.weights == [1, 0.5, 1] and arm.means() == [0.6, 0.4]
+    arm.add([Judged(1, 1.0, 1.0), *[Judged(1, 0.0, 0.0)] * 3, Judged(2, 0.5, 0.0)])
+    assert arm.weights[0] == arm.weights[4] == 1 and arm.weights[3] == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25])
+def test_nor_where_frequent_users_are_easier_and_tastes_far_apart(share: float) -> None:
+    assert sum(played(seed, RECALL, 200, users=400, share=share, apart=True) is not None for seed in range(60)) <= 2
 
 
 def test_figures_name_both_sides_and_say_nothing_where_there_is_nothing() -> None:

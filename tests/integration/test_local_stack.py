@@ -91,10 +91,11 @@ def test_while_kafka_hangs_every_answer_comes_flagged_with_its_age_and_afterward
     from kafka import KafkaProducer
 
     process, address, triton = start(tmp_path / "up")
-    producer = KafkaProducer(bootstrap_servers=address)
 
     def click(item: str) -> None:
+        producer = KafkaProducer(bootstrap_servers=address)
         producer.send("headrace.interactions.v1", key=b"ann", value=json.dumps(interaction("ann", item)).encode()).get(30)
+        producer.close()
 
     try:
         with Client(triton) as client:
@@ -114,7 +115,6 @@ def test_while_kafka_hangs_every_answer_comes_flagged_with_its_age_and_afterward
             click("cup")
             until(lambda: set(client.recommend("bob").items) == {"tea", "cup"}, 30, 0.2)
     finally:
-        producer.close(timeout=2)
         end(process, signal.SIGINT)
     assert processes_of(tmp_path / "up") == {}
 

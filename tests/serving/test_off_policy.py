@@ -30,7 +30,7 @@ def asked_of(answers: npt.NDArray[np.int64]) -> Questions:
     n = len(answers)
     return Questions(
         histories=np.ones((n, 2, LENGTH), np.int64), answers=answers, lengths=np.arange(n), popularity=np.zeros(n, np.int64), once=False,
-        users=["u"] * n,
+        choices=[("u", i) for i in range(n)],
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ import msgspec
 import numpy as np
 import torch
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from kafka import KafkaProducer
 from torch import Tensor
 from tritonclient.grpc import service_pb2
 
@@ -53,7 +54,7 @@ from serving.features import DEEP, SOURCES
 from serving.publish import Claim, publish
 from serving.vocabulary import Vocabulary
 from streams import topics
-from streams.events import Release, Stage, utc
+from streams.events import Release, Stage, to_bytes, utc
 from streams.timeline import Impression, unpack_ranks
 
 EXPORTS, CHUNK, CLIENTS, ASKED = 20, 100, 8, 500
@@ -136,7 +137,9 @@ class Pusher:
 
     def __init__(self, stack: Stack, folder: Path, training: Training) -> None:
         self._settings, self._folder = stack.settings, folder
-        self.fold, _ = control.releases(stack.settings.kafka)
+        kafka = stack.settings.kafka
+        self._producer, self._topic = KafkaProducer(**kafka.kafka_python(), acks="all"), kafka.prefix + topics.RELEASES
+        self.fold, _ = control.releases(kafka)
         self.claim = Claim.after(stack.settings.triton.repository, self.fold.epoch)
         live = bundle.folder_of(stack.settings.triton.repository, self.fold.live)
         self._items = Vocabulary.load(live).items
@@ -163,9 +166,12 @@ class Pusher:
         for stage, hash in steps:
             id, at = f"bench-{version}-{stage}", utc(time.time())
             record = Release(id=id, version=version, stage=stage, sha256=hash, epoch=self.claim.epoch, at=at)
-            control.announce(self._settings.kafka, topics.RELEASES, record, record.model)
+            self._producer.send(self._topic, key=record.model.encode(), value=to_bytes(record)).get(10)
             assert record.apply_to(self.fold) is None
         return version
+
+    def close(self) -> None:
+        self._producer.close(timeout=5)
 
 
 # --- what it costs -------------------------------------------------------------------------------------------------------
@@ -289,6 +295,7 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
                 say(f"{kind} pushes, {pair + 1} of {args.pairs}: {kept.found[f'{kind} {pair}']}")
     finally:
         impressions.close()
+        pusher.close()
 
 
 def figures(found: dict[str, Any]) -> dict[str, Any]:

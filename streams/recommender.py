@@ -119,8 +119,8 @@ class Recommender:
         """
         releases = copy.copy(self.replica.releases)
         wanted = {releases.live, releases.canary} - {0}
-        for version in wanted:
-            self._have(version, releases)
+        if not all([self._have(version, releases) for version in wanted]):
+            self._load_again = time.monotonic() + BREAK_S
         if releases.live in self._models:
             self.replica.view.fallback = self._models[releases.live].vocabulary.popular
         self._releases = releases
@@ -131,19 +131,20 @@ class Recommender:
         kept |= {asked[0]} if asked else set()
         self._models = {version: model for version, model in self._models.items() if version in kept}
 
-    def _have(self, version: int, releases: Releases) -> None:
+    def _have(self, version: int, releases: Releases) -> bool:
         sha256, model = releases.hashes.get(version), self._models.get(version)
         if model is not None and sha256 in (None, model.vocabulary.sha256):
-            return
+            return True
         try:
-            self._models = {**self._models, version: self._load(version, sha256)}
+            self._prepare(version, sha256)
         except Exception as error:  # whoever named it, it is not here (yet), not the one named, or nothing that can be loaded
             self._models = {v: m for v, m in self._models.items() if v != version}
-            self._load_again = time.monotonic() + BREAK_S
             log.warning("version %s: %r", version, error)
+            return False
+        return True
 
-    def _load(self, version: int, sha256: str | None) -> Deep:
-        return Deep.load(folder_of(self._repository, version), sha256, self._trusted, version)
+    def _prepare(self, version: int, sha256: str | None) -> None:
+        self._models = {**self._models, version: Deep.load(folder_of(self._repository, version), sha256, self._trusted, version)}
 
     def missing(self, version: int) -> str | None:
         """Why that version cannot answer, else None: it is not in the repository as it should be, or is being loaded as we speak."""
@@ -160,9 +161,6 @@ class Recommender:
             return f"version {version} {LOADING}"
         why, self._asked = self._asked[2].exception(), None  # none where another bundle has taken the place of what was loaded meanwhile
         return f"version {version}: {why}" if why else f"version {version} {LOADING}"
-
-    def _prepare(self, version: int, sha256: str) -> None:
-        self._models = {**self._models, version: self._load(version, sha256)}
 
     # --- answers -----------------------------------------------------------------------------------------------------
     def answer(self, requests: Sequence[Request]) -> list[Response]:

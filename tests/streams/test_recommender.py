@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,13 +147,17 @@ def test_another_bundle_of_the_same_number_takes_the_place_of_the_first(serving:
     assert serving._models[3].vocabulary.sha256 == second != first
 
 
-def test_what_may_come_back_stays_in_memory_and_what_may_not_does_not(serving: Recommender, bundle: Bundle) -> None:
+def test_what_may_come_back_stays_in_memory_and_what_may_not_does_not(serving: Recommender, bundle: Bundle, tmp_path: Path) -> None:
     releases = Releases()
     for version in range(1, 6):
         assert releases.apply(version, "candidate", sha256=bundle(version)) is None
         assert releases.apply(version, "live") is None
         follow(serving, releases)
     assert sorted(serving._models) == [3, 4, 5]
+    shutil.rmtree(folder_of(tmp_path, 2))  # as the trainer does with what is no longer kept
+    assert releases.apply(5, "rolled_back") is None
+    follow(serving, releases)
+    assert sorted(serving._models) == [3, 4] and serving._load_again == 0  # it is not missed until it is live
 
 
 def test_a_version_that_fails_is_left_alone_and_no_other_is(serving: Recommender, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import signal
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,9 @@ import torch
 from tritonclient.grpc import service_pb2
 
 from bench.fold import first
-from bench.lists import METHOD, Flow, Say, released, request, to_trainer, undisturbed
-from bench.releases import put
+from bench.gate import SPOILT
+from bench.lists import METHOD, Flow, Say, released, request, say, show, to_trainer, undisturbed
+from bench.releases import disturb, put
 from infra import control
 from infra.bootstrap import DEMO_DATA
 from infra.replay import Row
@@ -43,6 +43,7 @@ from serving.publish import Claim
 from serving.vocabulary import Vocabulary
 from streams import topics
 from streams.events import Release, RetrainingRequest, utc
+from streams.kafka import Kafka
 
 SETTLED = ("live", "refused", "rolled_back", "superseded")
 
@@ -91,17 +92,14 @@ def plant(stack: Stack, folder: Path, kind: str, seed: int) -> tuple[int, str]:
     live, version = bundle.folder_of(repository, fold.live), fold.newest + 1
     vocabulary = Vocabulary.load(live)
     model = finetune.load(live / "weights.safetensors", len(vocabulary.items), stack.settings.training)
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        if kind == "harmful":
-            model.norm.weight.mul_(-1.0)
-            model.norm.bias.mul_(-1.0)
-        else:
-            model.table.weight[1:] += 0.01 * model.table.weight[1:].std() * torch.randn_like(model.table.weight[1:])
+    if kind == "harmful":
+        with torch.no_grad():
+            SPOILT["inverted scores"](model)
+    else:
+        disturb(model, seed)
+    keep = partial(fold.loaded, stack.settings.rollout.keep)
     onnx, canary, _ = export.export(model, np.load(live / "canary.npz")["histories"])
-    sha256 = put(
-        stack.settings, folder, Claim(repository, fold.epoch), version, onnx, canary, vocabulary.items, model, lambda: fold.loaded(3)
-    )
+    sha256 = put(stack.settings, folder, Claim(repository, fold.epoch), version, onnx, canary, vocabulary.items, model, keep)
     kafka, asked = stack.settings.kafka, RetrainingRequest(id=f"{kind}-{version}", reason="manual", at=utc(time.time()))
     candidate = Release(
         id=f"{asked.id}-candidate",
@@ -127,11 +125,21 @@ async def until(true: Any, seconds: float, what: str) -> Any:
     return found
 
 
+async def settled(kafka: Kafka, asked: str, seconds: float) -> None:
+    """The request `asked` has come to its end."""
+    await until(lambda: control.releases(kafka)[0].requests.get(asked) in SETTLED, seconds, asked)
+
+
+async def all_settled(kafka: Kafka, seconds: float) -> None:
+    """Every request so far has."""
+    await until(lambda: set(control.releases(kafka)[0].requests.values()) <= set(SETTLED), seconds, "the first trainings")
+
+
 async def trial(stack: Stack, folder: Path, load: Load, kind: str, seed: int) -> dict[str, Any]:
     """One model's way from candidate to its end."""
     kafka = stack.settings.kafka
     version, asked = await asyncio.to_thread(plant, stack, folder, kind, seed)
-    await until(lambda: control.releases(kafka)[0].requests.get(asked) in SETTLED, stack.settings.rollout.deadline_s + 240, asked)
+    await settled(kafka, asked, stack.settings.rollout.deadline_s + 240)
     await asyncio.sleep(2)
     records = control.releases(kafka)[1]
     began, ended = (next(r for r in reversed(records) if r.version == version and r.stage in stages) for stages in (("canary",), SETTLED))
@@ -160,7 +168,7 @@ async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
         async with released(whole, args.events, folder, True, say, undisturbed()) as (stack, _, _):
             to_trainer(stack, signal.SIGCONT)
             kafka = stack.settings.kafka
-            await until(lambda: set(control.releases(kafka)[0].requests.values()) <= set(SETTLED), 300, "the first trainings")
+            await all_settled(kafka, 300)
             load = Load(stack, coming, args.rate)
             running = asyncio.create_task(load.run())
             try:
@@ -196,8 +204,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = asyncio.run(run(args, lambda line: print(line, file=sys.stderr, flush=True)))
-    print(json.dumps(found) if args.json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
+    show(asyncio.run(run(args, say)), args.json)
 
 
 if __name__ == "__main__":

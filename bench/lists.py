@@ -47,6 +47,16 @@ ASKED = 2_000  # users, of those who came last
 K = 10
 
 
+def say(line: str) -> None:
+    """Progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def show(found: dict[str, Any], as_json: bool) -> None:
+    """Results."""
+    print(json.dumps(found) if as_json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
+
+
 def request(user: str) -> bytes:
     """A serialised request for the list of `user`, the optional inputs empty."""
     message = service_pb2.ModelInferRequest(model_name=MODEL)
@@ -182,9 +192,6 @@ async def measure(stack: Stack, flow: Flow, users: list[str], args: argparse.Nam
 
 
 async def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         source = first(args.data, 1_000_000, Path(folder))
         async with released(source, args.events, Path(folder), args.deep, say) as (stack, flow, users):

@@ -40,7 +40,7 @@ from torch import Tensor
 from tritonclient.grpc import service_pb2
 
 from bench.fold import cpu_s, first
-from bench.lists import METHOD, Say, ask, released, request
+from bench.lists import METHOD, Say, ask, released, request, say, show
 from infra import control
 from infra.bootstrap import DEMO_DATA, ROOT
 from infra.settings import Settings
@@ -119,6 +119,13 @@ class Load:
             return found["rows"], int(found["failed"])
 
 
+def disturb(model: SequenceModel, seed: int) -> None:
+    """A little noise on its items."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        model.table.weight[1:] += 0.01 * model.table.weight[1:].std() * torch.randn_like(model.table.weight[1:])
+
+
 def put(
     settings: Settings, folder: Path, claim: Claim, version: int, onnx: bytes, canary: Any, items: list[str], model: SequenceModel,
     keep: Callable[[], Sequence[int]],
@@ -148,9 +155,7 @@ class Pusher:
         self._made = []
         for n in range(EXPORTS):
             model = finetune.load(live / "weights.safetensors", len(self._items), training)
-            torch.manual_seed(n)
-            with torch.no_grad():
-                model.table.weight[1:] += 0.01 * model.table.weight[1:].std() * torch.randn_like(model.table.weight[1:])
+            disturb(model, n)
             model.__class__ = Marked
             onnx, canary, _ = export.export(model, samples)
             self._made.append((onnx, canary, model))
@@ -369,11 +374,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     kept = Kept(args.kept)
-    asyncio.run(run(args, kept, lambda line: print(line, file=sys.stderr, flush=True)))
+    asyncio.run(run(args, kept, say))
     found = figures(kept.found)
     if args.plot:
         plot(found["points"], args.plot)
-    print(json.dumps(found) if args.json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
+    show(found, args.json)
 
 
 if __name__ == "__main__":

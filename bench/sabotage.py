@@ -18,12 +18,12 @@ import argparse
 import asyncio
 import json
 import signal
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,8 +33,8 @@ import torch
 
 from bench.fold import first
 from bench.gate import SPOILT, STALE, Spoil, shuffled
-from bench.harm import SETTLED, until
-from bench.lists import Flow, Say, released, to_trainer, undisturbed
+from bench.harm import all_settled, settled, until
+from bench.lists import Flow, Say, released, say, show, to_trainer, undisturbed
 from bench.releases import put
 from infra import control
 from infra.bootstrap import DEMO_DATA
@@ -133,7 +133,7 @@ def of_a_former_epoch(stack: Stack, trainer: Trainer, folder: Path) -> dict[str,
     model = finetune.load(source / "weights.safetensors", len(items), trainer.training)
     claim = Claim(trainer.repository, fold.epoch - 1)
     try:
-        put(stack.settings, folder, claim, fold.newest + 1, onnx, canary, items, model, lambda: fold.loaded(3))
+        put(stack.settings, folder, claim, fold.newest + 1, onnx, canary, items, model, partial(fold.loaded, trainer.rollout.keep))
     except Superseded as error:
         said = f"Superseded: {error}"
     record = Release(id="former", version=fold.newest + 1, stage="candidate", epoch=fold.epoch - 1, at=utc(time.time()))
@@ -173,7 +173,7 @@ class Asking:
 async def healthy(stack: Stack, flow: Flow, args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Trainings that nobody spoils."""
     kafka, found = stack.settings.kafka, dict[str, Any]()
-    await until(lambda: set(control.releases(kafka)[0].requests.values()) <= set(SETTLED), 600, "the first trainings")
+    await all_settled(kafka, 600)
     for n in range(args.healthy + 1):
         fold = control.releases(kafka)[0]
         KEPT[fold.live] = stack.folder / f"weights-{fold.live}"
@@ -184,7 +184,7 @@ async def healthy(stack: Stack, flow: Flow, args: argparse.Namespace, say: Say) 
         flow.flush()
         await until(lambda: sum(s.next for s in control.standings(kafka).values()) >= flow.sent, 120, "the fold")
         asked = control.request_retraining(kafka).id
-        await until(lambda asked=asked: control.releases(kafka)[0].requests.get(asked) in SETTLED, 600, asked)
+        await settled(kafka, asked, 600)
         found[str(flow.sent)] = ended(kafka, asked)
         say(f"healthy, {n + 1} of {args.healthy}: {found[str(flow.sent)]}")
     return found
@@ -194,7 +194,13 @@ def ended(kafka: Any, asked: str) -> dict[str, Any]:
     """How a request ended."""
     records = [r for r in control.releases(kafka)[1] if r.request == asked]
     gates = next((r.gates for r in records if r.gates and "ndcg10" in r.gates), {})
-    return {"ended": records[-1].stage, "reason": records[-1].reason, **{k: gates.get(k) for k in ("ndcg10", "live_ndcg10", "questions")}}
+    last = records[-1]
+    return {
+        "version": last.version,
+        "ended": last.stage,
+        "reason": last.reason,
+        **{k: gates.get(k) for k in ("ndcg10", "live_ndcg10", "questions")},
+    }
 
 
 async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
@@ -221,8 +227,7 @@ async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
                     flow.flush()
                     with sabotage:
                         asked = await asyncio.to_thread(control.request_retraining, s.kafka)
-                        settled = lambda asked=asked.id: control.releases(s.kafka)[0].requests.get(asked) in SETTLED  # noqa: E731
-                        await until(settled, 600, name)
+                        await settled(s.kafka, asked.id, 600)
                     spoilt[name] = await asyncio.to_thread(ended, s.kafka, asked.id)
                     say(f"{name}: {spoilt[name]}")
                 spoilt[EPOCH] = await asyncio.to_thread(of_a_former_epoch, stack, trainer, folder)
@@ -244,7 +249,7 @@ async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
                 "answers": asking.answers,
                 "failed": asking.failed,
                 "degraded": asking.degraded,
-                "by_another_version": sorted(asking.versions - {live, trainer.releases.newest}),
+                "by_another_version": sorted(asking.versions - {live, spoilt[CONTROL]["version"]}),
             }
 
 
@@ -257,8 +262,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=2_000, help="events before each that is spoilt")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = asyncio.run(run(args, lambda line: print(line, file=sys.stderr, flush=True)))
-    print(json.dumps(found) if args.json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
+    show(asyncio.run(run(args, say)), args.json)
 
 
 if __name__ == "__main__":

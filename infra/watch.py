@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from serving.release import Releases
 from streams import topics
-from streams.events import PUBLIC, DriftAlert, Event, Metric, Release, RetrainingRequest
+from streams.events import ANSWERS, PUBLIC, DriftAlert, Event, Metric, Release, RetrainingRequest
 from streams.kafka import Kafka
 
 WATCHED = (topics.METRICS, topics.DRIFT_ALERTS, topics.RETRAINING_REQUESTS, topics.RELEASES)
@@ -66,7 +66,7 @@ class Picture:
                 self.counts[event.signal] = event.counts
             elif event.signal == "training":
                 self.training = event.version, event.counts["step"], event.counts["steps"]
-            else:
+            elif event.signal != ANSWERS:  # these are blocks
                 self.blocks.append((appended, event))
                 name = f"{event.signal}@{event.version}"
                 self.judged[name] = self.judged.get(name, 0) + event.n

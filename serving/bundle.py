@@ -68,8 +68,7 @@ def verify(folder: Path, sha256: str | None = None, trusted: str = "", version: 
     """Raise `Corrupt` where a file is missing, changed, unknown or a link, the manifest is not the one of `sha256`, or not signed with the
     private key of `trusted` for that version. Returns the manifest's sha256.
     """
-    text = _manifest(folder, sha256, trusted, version)
-    manifest: dict[str, str] = json.loads(text)
+    manifest, found = _manifest(folder, sha256, trusted, version)
     there = {p.name for p in folder.iterdir() if p.name not in (MANIFEST, SIGNATURE)}
     if there != manifest.keys():
         raise Corrupt(f"{folder}: files {sorted(there ^ manifest.keys())} are missing or not in the manifest")
@@ -77,7 +76,7 @@ def verify(folder: Path, sha256: str | None = None, trusted: str = "", version: 
         file = folder / name
         if file.is_symlink() or not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != manifest[name]:
             raise Corrupt(f"{file}: not what the manifest says")
-    return hashlib.sha256(text).hexdigest()
+    return found
 
 
 def digest(folder: Path) -> str:
@@ -85,19 +84,21 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
-def _manifest(folder: Path, sha256: str | None, trusted: str, version: int) -> bytes:
+def _manifest(folder: Path, sha256: str | None, trusted: str, version: int) -> tuple[dict[str, str], str]:
+    """The manifest and its sha256."""
     file = folder / MANIFEST
     try:
         if file.is_symlink():
             raise ValueError("a link")
         text = file.read_bytes()
-        json.loads(text)
+        manifest: dict[str, str] = json.loads(text)
     except (OSError, ValueError) as error:
         raise Corrupt(f"{file}: {error}") from None
-    if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256:
+    found = hashlib.sha256(text).hexdigest()
+    if sha256 is not None and found != sha256:
         raise Corrupt(f"{file}: not the manifest of {sha256}")
     if trusted:
         signature = folder / SIGNATURE
         if not signature.is_file() or not is_signed(trusted, version, text, signature.read_bytes()):
             raise Corrupt(f"{signature}: not a signature of version {version} by the key that is trusted")
-    return text
+    return manifest, found

@@ -29,7 +29,7 @@ class Deep:
     _session: Any
 
     @staticmethod
-    def load(folder: Path, sha256: str | None = None, trusted: str = "", version: int = 0) -> Deep:
+    def load(folder: Path, sha256: str | None, trusted: str, version: int) -> Deep:
         """That of the bundle in `folder`. Raises OSError, or `Corrupt` where it is not what its maker signed, or does not answer as it did
         there.
         """

@@ -32,19 +32,20 @@ def judged(kafka: Kafka, version: int, live: int, rollout: Rollout, since: float
                 break
             for records in metrics.poll(timeout_ms=300).values():
                 for record in records:
-                    trial.add(of(record.value, version), of(record.value, live))
+                    of, answers = judged_in(record.value)
+                    trial.add(answers if of == version else [], answers if of == live else [])
     finally:
         metrics.close()
     return trial
 
 
-def of(value: bytes, version: int) -> list[Judged]:
-    """The judged answers of `version` in one record; none where it is about something else, or cannot be read (the monitor buries it)."""
+def judged_in(value: bytes) -> tuple[int, list[Judged]]:
+    """A version and its judged answers; none where the record is about something else, or cannot be read (the monitor buries it)."""
     try:
         metric = Metric.model_validate_json(value or b"")
     except ValidationError:
-        return []
-    if metric.signal != ANSWERS or metric.version != version:
-        return []
+        return 0, []
+    if metric.signal != ANSWERS:
+        return 0, []
     columns = metric.users or (), metric.ndcgs, metric.recalls, metric.degraded or ()
-    return [Judged(*values) for values in zip(*columns, strict=False)]
+    return metric.version, [Judged(*values) for values in zip(*columns, strict=False)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 if TYPE_CHECKING:
     from serving.release import Releases
@@ -188,6 +188,11 @@ PUBLIC: dict[str, type[Event]] = {
 def to_bytes(event: Event) -> bytes:
     """The event as it goes on the bus: JSON without the names that hold nothing."""
     return event.model_dump_json(exclude_none=True).encode()
+
+
+def complaint(error: ValidationError) -> str:
+    """What is wrong with a value, in one line."""
+    return str(error.errors(include_url=False)[0]["msg"])
 
 
 def utc(seconds: float) -> datetime:

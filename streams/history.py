@@ -18,7 +18,7 @@ from streams.timeline import Erased, Interacted, Shown, decode
 
 log = logging.getLogger("headrace.history")
 KEPT = 1_000_000  # interactions
-DRAWN = 20_000  # answers that were drawn at random
+DRAWN = 5_000  # answers that were drawn at random, with their candidates about 10 kB each
 
 
 class History:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from feedback.drift import DriftState, MixtureESR
 from feedback.policy import Policy, PolicyState, reason_to_retrain
 from streams import topics
-from streams.events import DriftAlert, Metric, RetrainingRequest, to_bytes, utc
+from streams.events import DriftAlert, Metric, RetrainingRequest, complaint, to_bytes, utc
 from streams.fold import FoldError, Log, Output, Step
 from streams.partition import dead_letter
 from streams.standing import POSITION
@@ -71,7 +71,7 @@ class Monitor:
             try:
                 self._one(Metric.model_validate_json(log.value), log, step, touched)
             except ValidationError as error:  # anybody may have written it
-                why = str(error.errors(include_url=False)[0]["msg"])
+                why = complaint(error)
                 step.outputs.append(dead_letter(topics.METRICS, topics.dead_letters(topics.METRICS), 0, log, "invalid", why))
             except Exception as error:
                 raise FoldError(log.offset) from error

@@ -168,9 +168,10 @@ class Recommender:
         if 0 < self._load_again < time.monotonic():
             self._load_again = 0.0
             self._follow_later()
-        arms: list[tuple[int, Arm]] = [(r.version, "live") if r.version else self._releases.version_for(r.user) for r in requests]
+        releases, models = self._releases, self._models  # together: what comes or goes meanwhile is the next batch's
+        arms: list[tuple[int, Arm]] = [(r.version, "live") if r.version else releases.version_for(r.user) for r in requests]
         histories = [self._history(r) for r in requests]
-        deep = self._deep([version for version, _ in arms], histories)
+        deep = self._deep(models, [version for version, _ in arms], histories)
         heard = min(self.replica.as_of.values())
         stale = not heard or time.time() * 1000 - heard > STALE_MS
         out = []
@@ -199,10 +200,11 @@ class Recommender:
         names, chosen = view.online.items.names, profile.chosen[-RECENT:]
         return [names[row] if row >= 0 else "" for row in chosen.tolist()], profile.pauses(view.watermark)[-RECENT:]
 
-    def _deep(self, versions: Sequence[int], histories: Sequence[tuple[Sequence[str], npt.NDArray[np.int64]]]) -> list[Scored | None]:
+    def _deep(
+        self, models: dict[int, Deep], versions: Sequence[int], histories: Sequence[tuple[Sequence[str], npt.NDArray[np.int64]]]
+    ) -> list[Scored | None]:
         """The deep model's list for each request, one call per version; None where its version cannot answer."""
         out: list[Scored | None] = [None] * len(versions)
-        models = self._models
         for version in set(versions) - {0}:
             rows = [i for i, v in enumerate(versions) if v == version]
             model = models.get(version)
@@ -217,7 +219,7 @@ class Recommender:
             try:
                 lists = model.rank(np.stack([k for _, k in asked]))
             except RuntimeError as error:
-                self._broken = {version: time.monotonic() + BREAK_S}
+                self._broken[version] = time.monotonic() + BREAK_S
                 log.warning("version %s: %s", version, str(error)[:300])
                 for i in rows:
                     out[i] = None

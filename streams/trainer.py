@@ -34,7 +34,7 @@ from serving.release import Releases, Rollout
 from serving.vocabulary import Vocabulary
 from streams import topics
 from streams.canary import judged
-from streams.events import Metric, Release, RetrainingRequest, to_bytes, utc
+from streams.events import Metric, Release, RetrainingRequest, complaint, to_bytes, utc
 from streams.history import History
 from streams.kafka import Kafka
 
@@ -94,7 +94,7 @@ class Trainer:
                     try:
                         release = Release.model_validate_json(record.value)
                     except ValidationError as error:
-                        self._ignored.append((record, "invalid", _first(error)))
+                        self._ignored.append((record, "invalid", complaint(error)))
                         continue
                     self._heard.add(release.id)
                     ignored = release.apply_to(self.releases)
@@ -202,8 +202,8 @@ class Trainer:
         try:
             return RetrainingRequest.model_validate_json(record.value or b"")
         except ValidationError as error:
-            log.warning("request at %s ignored: %s", record.offset, _first(error))
-            self._letter(record, topics.RETRAINING_REQUESTS, "invalid", _first(error))
+            log.warning("request at %s ignored: %s", record.offset, complaint(error))
+            self._letter(record, topics.RETRAINING_REQUESTS, "invalid", complaint(error))
             return None
 
     def _serve(self, request: RetrainingRequest) -> None:
@@ -257,8 +257,9 @@ class Trainer:
         if old:
             before = finetune.scorer(finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training))
             live_cost = cost((self._folder(live) / "model.onnx").read_bytes(), asked, len(old.items))
-        verdict = gate.judge(gate.tried(finetune.scorer(model), before, popular, asked, cost(onnx, asked, len(items)), live_cost))
-        models = {"candidate": finetune.scorer(model), **({"live": before} if before else {})}
+        mine = finetune.scorer(model)
+        verdict = gate.judge(gate.tried(mine, before, popular, asked, cost(onnx, asked, len(items)), live_cost))
+        models = {"candidate": mine, **({"live": before} if before else {})}
         gates = {
             **verdict.figures,
             "off_policy": off_policy.estimated(models, asked, self.history.drawn, row),
@@ -346,22 +347,25 @@ class Trainer:
         if self.releases.frozen and self.releases.stages.get(version) == "candidate":
             self._tell("refused", version, request, reason=FROZEN)
             return
+        if not self._is_on_trial(version):
+            return
         since = next(r.at for r in reversed(self._records) if (r.version, r.stage) == (version, "canary")).timestamp()
         canary = judged(self.kafka, version, self.releases.live, self.rollout, since, lambda: self.stopping)
         if self.stopping:
             return  # whoever starts next goes on from the canary record
         self._catch_up()
-        if self.releases.stages.get(version) != "canary":
-            log.info("version %s is %s by an operator's word", version, self.releases.stages.get(version))
+        if not self._is_on_trial(version):
             return
         if canary.is_harmful:
             self._tell("rolled_back", version, request, reason="the canary's lists are worse than the live ones", gates=canary.figures())
         else:
             self._tell("live", version, request, gates=canary.figures())
 
-
-def _first(error: ValidationError) -> str:
-    return str(error.errors(include_url=False)[0]["msg"])
+    def _is_on_trial(self, version: int) -> bool:
+        stage = self.releases.stages.get(version)
+        if stage != "canary":
+            log.info("version %s is %s by an operator's word", version, stage)
+        return stage == "canary"
 
 
 def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:

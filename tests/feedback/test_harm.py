@@ -68,7 +68,7 @@ def test_the_same_users_answers_count_less_and_less() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.25])
 def test_nor_where_frequent_users_are_easier_and_tastes_far_apart(share: float) -> None:
-    assert sum(played(seed, RECALL, 200, users=400, share=share, apart=True) is not None for seed in range(30)) <= 2
+    assert sum(played(seed, RECALL, 200, users=400, share=share, apart=True) is not None for seed in range(30)) <= 1
 
 
 def test_figures_name_both_sides_and_say_nothing_where_there_is_nothing() -> None:

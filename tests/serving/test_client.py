@@ -1,11 +1,14 @@
 """The client: what goes over the wire and what comes back, as Triton's own messages, without a server."""
 
+import asyncio
+import socket
+
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2
 
-from serving.client import Recommended, _inputs, _recommended
+from serving.client import AsyncClient, Recommended, _inputs, _recommended
 
 
 def test_all_inputs_are_always_sent_and_empty_where_unused() -> None:
@@ -56,3 +59,19 @@ def test_an_answer_is_read_as_plain_values(n: int, age: int, degraded: bool) -> 
     items, reasons = [f"i{r}" for r in range(n)], [f"deep:{r + 1}" for r in range(n)]
     wanted = Recommended(items, [float(s) for s in range(n, 0, -1)], [0.5] * n, reasons, "r-1", 7, age, degraded)
     assert _recommended(answered(n, age, degraded)) == wanted
+
+
+@pytest.mark.parametrize(("listens", "wanted"), [(True, "no answer for 1 s"), (False, None)])
+def test_a_server_that_is_silent_fails_and_one_that_is_away_may_come_back(listens: bool, wanted: str | None) -> None:
+    async def asked(port: int) -> str | None:
+        client = AsyncClient(f"127.0.0.1:{port}", timeout_s=1.0)
+        try:
+            return await client.failure()
+        finally:
+            await client.close()
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        assert asyncio.run(asked(server.getsockname()[1])) == wanted

@@ -173,7 +173,8 @@ def test_a_canary_is_judged_by_all_answers_of_its_users_also_by_those_it_had_no_
     fold.fold(logs(*(Shown(Source(3, 0, n, 10), impression(f"r{n}", user, ["x", "y"], 0, *of)) for n, (user, *of) in enumerate(answers))))
     fold.fold(logs(*(interacted(n, user, item, appended=20) for n, (user, item) in enumerate(chosen.items())), start=4))
     outputs = fold.fold(logs(interacted(20, "u", "x", appended=1_500), start=8)).outputs
-    judged = {version: [found for o in outputs for found in canary.of(o.value, version)] for version in (6, 7)}
+    judged = dict(found for o in outputs if (found := canary.judged_in(o.value))[1])
+    assert judged.keys() == {6, 7}
     assert [(j.ndcg, j.recall) for j in judged[6]] == [(0.6309, 1.0)]
     assert [(j.ndcg, j.recall, j.degraded) for j in judged[7]] == [(0.0, 0.0, 0), (1.0, 0.0, 1), (0.6309, 0.0, 0)]
     assert len({j.user for j in judged[6] + judged[7]}) == 4

@@ -176,6 +176,16 @@ def test_a_version_that_fails_is_left_alone_and_no_other_is(serving: Recommender
     monkeypatch.setattr(Deep, "rank", failing)
     for _ in range(2):
         assert [(a.version or 4, a.degraded) for a in serving.answer(users)] == [(a.version, a.version == 4) for a in both]
+    asked = list[Deep]()
+
+    def all_failing(model: Deep, histories: npt.NDArray[np.int64]) -> list[Scored]:
+        asked.append(model)
+        return rank(model, histories[:, :1])
+
+    monkeypatch.setattr(Deep, "rank", all_failing)
+    for _ in range(3):
+        assert all(a.degraded for a in serving.answer(users))
+    assert asked == [serving._models[3]]  # once, and the one that failed before not at all
 
 
 def test_the_model_is_asked_with_the_users_choices_and_their_times_or_with_a_session_without_any(

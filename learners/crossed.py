@@ -19,7 +19,9 @@ SCALE = 0.3  # of their values, and so of their rate beside that of the features
 def crossed(values: npt.NDArray[np.floating], context: int, contexts: int) -> npt.NDArray[np.float32]:
     """float32[n, WIDTH] of features [n, features] that are divided by their deviation, in one of so many contexts."""
     features, situations, shifts = _directions(values.shape[1], contexts)
-    return np.asarray(np.maximum(values.astype(np.float32) @ features + (situations[context] + shifts), 0.0))
+    sums = values.astype(np.float32, copy=False) @ features
+    sums += situations[context] + shifts
+    return np.asarray(np.maximum(sums, 0.0, out=sums))
 
 
 @cache

@@ -46,7 +46,7 @@ class Scorer:
 
     def scores(self, features: npt.NDArray[np.floating], context: int) -> npt.NDArray[np.float32]:
         """float32[n] of features [n, features]."""
-        values = features.astype(np.float32)
+        values = features.astype(np.float32, copy=False)
         together = crossed(values / self.deviation, context, len(self.linear) - 1) @ self.crossed
         return np.asarray(values @ (self.linear[0] + self.linear[1 + context]) + together)
 

@@ -129,9 +129,9 @@ class Facts(NamedTuple):
     affinity: Column
 
 
-def features(facts: Facts) -> npt.NDArray[np.float16]:
-    """float16[n, features]."""
-    return np.asarray(_features(*facts, _SHARES, len(FEATURES)).astype(np.float16))
+def features(facts: Facts) -> npt.NDArray[np.float32]:
+    """float32[n, features] that hold what float16 can."""
+    return np.asarray(_features(*facts, _SHARES, len(FEATURES)))
 
 
 @compiled
@@ -139,11 +139,11 @@ def _features(
     compared: Any, popularity: Any, age_days: Any, idle: Any, own: Any, own_ever: Any, own_since: Any, deep: Any, deep_rank: Any,
     affinity: Any, shares: Any, width: int,
 ) -> Any:  # fmt: skip
-    """float64[n, features]. What is compared stands as the root of its share of the largest, as 1 / (1 + candidates with more), 0 for a
-    value of 0, and as a logarithm. Equal values have equal ranks, in whatever order they stand.
+    """What is compared stands as the root of its share of the largest, as 1 / (1 + candidates with more), 0 for a value of 0, and as a
+    logarithm. Equal values have equal ranks, in whatever order they stand.
     """
     n = len(idle)
-    out = np.zeros((n, width))
+    out = np.zeros((n, width), np.float32)
     some, values = np.empty(n, np.int64), np.empty(n)
     for source in range(len(shares)):
         at, above, largest = shares[source], 0, 1e-9
@@ -156,11 +156,13 @@ def _features(
         for candidate in some[:above]:
             out[candidate, at] = np.sqrt(compared[source, candidate] / largest)
         if source >= _RANKED:
-            in_order = np.sort(values[:above])
-            for candidate in some[:above]:
-                value = compared[source, candidate]
-                out[candidate, at + 1] = 1.0 / (1 + above - np.searchsorted(in_order, value, side="right"))
-                out[candidate, at + 2] = np.log1p(10.0 * value)
+            more, before = 0, np.inf
+            for nth, place in enumerate(np.argsort(-values[:above])):
+                value = values[place]
+                if value < before:
+                    more, before = nth, value
+                out[some[place], at + 1] = 1.0 / (1 + more)
+                out[some[place], at + 2] = np.log1p(10.0 * value)
     named, mean, variance = 0, 0.0, 0.0
     for score in deep:
         if not np.isnan(score):
@@ -189,6 +191,11 @@ def _features(
         if own_since[candidate] > 0:
             row[_OWN_LAST], row[_OWN_SINCE] = 1.0 / own_since[candidate], np.log1p(own_since[candidate]) / 6
         row[_AFFINITY] = affinity[candidate]
+        for place in range(width):  # to 11 bits (Dekker, 1971), or to a multiple of 2**-24 where float16 has fewer
+            value = row[place]
+            spread_out = value * np.float32(8193.0)
+            rounded = spread_out - (spread_out - value)
+            row[place] = rounded if abs(value) >= np.float32(2.0**-14) else (value + np.float32(0.75)) - np.float32(0.75)
     return out
 
 

@@ -57,12 +57,12 @@ class Ask:
 
 @dataclass(frozen=True)
 class Considered:
-    """An ask's candidates, in no order: float16 `features`, uint8 `ranks` by source, float32 `scores`; how many of the user's choices
-    were known, the ranker's context, and the positions of what is the same for everybody.
+    """An ask's candidates, in no order: `features` (`serving.features`), uint8 `ranks` by source, float32 `scores`; how many of the user's
+    choices were known, the ranker's context, and the positions of what is the same for everybody.
     """
 
     items: list[str]
-    features: npt.NDArray[np.float16]
+    features: npt.NDArray[np.float32]
     ranks: npt.NDArray[np.uint8]
     scores: npt.NDArray[np.float32]
     seen: int
@@ -79,7 +79,7 @@ class Answer:
     propensities: npt.NDArray[np.float32]
     reasons: list[str]
     sample: list[str]
-    features: npt.NDArray[np.float16]
+    features: npt.NDArray[np.float32]
     candidates: list[str]
     ranks: npt.NDArray[np.uint8]
     seen: int

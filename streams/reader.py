@@ -34,6 +34,7 @@ from streams.partition import MAX_BATCH, Machine, Partition, dead_letter
 from streams.standing import Incompatible
 
 SESSION_S = 6
+SHOWN_WAIT_S = 0.1  # impressions alone wait so long for others: nobody waits for them, and each commit costs the broker 2 ms
 BATCH = 1000  # records of one batch, at most
 BEAT_S = 1.0  # an idle partition still says how fresh it is
 FAULTY = 0.01  # share of a minute's records that may make the fold raise
@@ -337,20 +338,29 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 await asyncio.shield(discard(producer))
 
     async def _copy(self, producer: AIOKafkaProducer) -> None:
-        committed = time.monotonic()
+        committed = began = time.monotonic()
+        fetched: dict[TopicPartition, list[Any]] = {}
         while True:
-            fetched = await self.consumer.getmany(timeout_ms=500, max_records=4 * BATCH)
+            more = await self.consumer.getmany(timeout_ms=round(SHOWN_WAIT_S * 1000), max_records=4 * BATCH)
+            if not fetched:
+                began = time.monotonic()
+            for tp, records in more.items():
+                fetched.setdefault(tp, []).extend(records)
             async with self._busy:
-                if fetched:
+                if fetched and not (self._may_wait(fetched) and time.monotonic() - began < SHOWN_WAIT_S):
                     batch = Batch([(self._numbers[tp.topic], r) for tp, records in fetched.items() for r in records])
                     await self.channel.put(batch)
                     await asyncio.wait_for(self._write(producer, await batch.done), 30)
                     self._written.update({tp: records[-1].offset + 1 for tp, records in fetched.items()})
+                    fetched = {}
                 if self._written and time.monotonic() - committed >= 1:
                     failpoint("ingest.offsets")
                     await self.consumer.commit(self._written)
                     failpoint("ingest.offsets_written")
                     self._written, committed = {}, time.monotonic()
+
+    def _may_wait(self, fetched: dict[TopicPartition, list[Any]]) -> bool:
+        return {tp.topic for tp in fetched} == {self.kafka.prefix + topics.RECOMMENDATIONS} and sum(map(len, fetched.values())) < BATCH
 
     async def _write(
         self, producer: AIOKafkaProducer, outputs: Sequence[tuple[str, int, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]]

@@ -71,7 +71,7 @@ class Replica:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": 10,
+                "fetch.wait.max.ms": 100,  # what is new is sent at once; so long it takes to hear that nothing is
                 "queued.max.messages.kbytes": 16384,
                 "fetch.message.max.bytes": 4 << 20,
                 "reconnect.backoff.max.ms": 1000,

@@ -83,7 +83,7 @@ def test_an_answer_is_whole_and_shows_only_what_may_be_shown(
     assert len(set(named)) == len(named)
     assert set(named) <= set(made.candidates)
     assert len(made.sample) == min(SAMPLE, len(made.candidates) - n)
-    assert (made.features.shape, made.features.dtype) == ((len(named), len(FEATURES)), np.float16)
+    assert (made.features.shape, made.features.dtype) == ((len(named), len(FEATURES)), np.float32)
     assert np.isfinite(made.features).all()
     assert ((made.propensities > 0) & (made.propensities <= 1)).all()
     assert set(made.candidates).isdisjoint(ask.exclude)

@@ -127,20 +127,27 @@ def sabotaged(deep: Deep, last: int) -> dict[str, Callable[[], SequenceModel]]:
     }
 
 
-def verdict(deep: Deep, training: int, candidate: SequenceModel) -> gate.Verdict:
-    """As the trainer judges a candidate for that release; a model that cannot be exported is refused for that."""
+def judge(deep: Deep, training: int) -> Callable[[SequenceModel], gate.Verdict]:
+    """Judges candidates for that release as the trainer does; a model that cannot be exported is refused for that."""
     part, row, live = deep.part(training), deep.vocabulary(training), deep.version(training - 1)
     asked = histories.questions(part, row, deep.config.gate_windows, np.random.default_rng(deep.config.seed + training))
-    costs = []
-    try:
-        for model in (candidate, live):
-            items = len(model.table.weight) - 1
-            onnx, _, _ = export.export(model, histories.within(asked.histories[:16], items + 1))
-            costs.append(cost(onnx, asked, items))
-    except export.NotEqual as error:
-        return gate.Verdict(False, [f"NotEqual: {error}"], {})
     popular = histories.popular(part, row)
-    return gate.judge(gate.tried(finetune.scorer(candidate), finetune.scorer(live), popular, asked, *costs))
+
+    def priced(model: SequenceModel) -> gate.Cost:
+        items = len(model.table.weight) - 1
+        onnx, _, _ = export.export(model, histories.within(asked.histories[:16], items + 1))
+        return cost(onnx, asked, items)
+
+    before, live_cost = finetune.scorer(live), priced(live)
+
+    def judged(candidate: SequenceModel) -> gate.Verdict:
+        try:
+            spent = priced(candidate)
+        except export.NotEqual as error:
+            return gate.Verdict(False, [f"NotEqual: {error}"], {})
+        return gate.judge(gate.tried(finetune.scorer(candidate), before, popular, asked, spent, live_cost))
+
+    return judged
 
 
 def run(
@@ -158,10 +165,11 @@ def _judged(deep: Deep) -> dict[str, Any]:
     deep.finish()
     healthy, spoilt = dict[str, Any](), dict[str, Any]()
     for training in range(1, len(deep.cuts)):
-        healthy[str(deep.cuts[training])] = _told(verdict(deep, training, deep.version(training)))
+        healthy[str(deep.cuts[training])] = _told(judge(deep, training)(deep.version(training)))
     last = len(deep.cuts) - 1
+    judged = judge(deep, last)
     for name, spoil in sabotaged(deep, last).items():
-        spoilt[name] = _told(verdict(deep, last, spoil()))
+        spoilt[name] = _told(judged(spoil()))
     return {
         "healthy": healthy,
         "sabotaged": spoilt,

@@ -102,7 +102,8 @@ class Recommender:
         gc.freeze()  # what is here now stays; to look through it all again (150,000 objects, most of the imports') took 100 ms of an answer
 
     def close(self) -> None:
-        self._producer.flush(2)
+        self._producer.poll(0)  # hears whether there is a bus to flush to
+        self._producer.flush(0 if self._bus_down else 2)
         self.replica.close()
         self._loader.shutdown(cancel_futures=True)
 

@@ -114,7 +114,7 @@ class Replica:
             try:
                 places = []
                 for name in self._names:
-                    found = consumer.list_topics(name, timeout=2).topics[name]
+                    found = consumer.list_topics(name, timeout=1).topics[name]
                     if found.error is not None:
                         raise KafkaException(found.error)
                     places += [TopicPartition(name, partition, OFFSET_BEGINNING) for partition in found.partitions]

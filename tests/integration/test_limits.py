@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGTERM
 
@@ -23,10 +24,10 @@ from tests.integration.conftest import lacking
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.skipif(lacking() is not None, reason=str(lacking()))]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+@contextmanager
+def folded(folder: Path) -> Iterator[Cluster]:
     """One worker that has folded some hundred events and has ended."""
-    made = prepare(tmp_path, workers=1, partitions=1)
+    made = prepare(folder, workers=1, partitions=1)
     try:
         ledger = Ledger(made.kafka, seed=3, events_s=500)
         wait(lambda: ledger.events > 400, 30)
@@ -36,6 +37,19 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """For tests that leave it as it was."""
+    with folded(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with folded(tmp_path) as cluster:
+        yield cluster
 
 
 def cut(cluster: Cluster, topic: str, before: int) -> None:
@@ -79,16 +93,18 @@ def test_an_input_that_retention_has_cut_before_it_was_read_stops_the_worker(clu
     assert "what it removed is lost" in said and "reset the group" in said
 
 
-def test_a_state_of_other_settings_stops_the_worker(cluster: Cluster) -> None:
-    standing = control.standings(cluster.kafka)[0]
+def test_a_state_of_other_settings_stops_the_worker(shared: Cluster) -> None:
+    standing = control.standings(shared.kafka)[0]
+    was = standing.dump()
     standing.shape = "other"
-    control.send(cluster.kafka, topics.ONLINE_STATE, b"position", standing.dump())
-    said = last_words(cluster)
+    control.send(shared.kafka, topics.ONLINE_STATE, b"position", standing.dump())
+    said = last_words(shared)
     assert "was written with format" in said and "run `headrace topics --create`" in said
+    control.send(shared.kafka, topics.ONLINE_STATE, b"position", was)
 
 
-def test_a_worker_stops_where_it_is_not_authorised_or_topics_are_not_as_they_must_be(cluster: Cluster) -> None:
-    admin = KafkaAdminClient(**cluster.kafka.kafka_python())
+def test_a_worker_stops_where_it_is_not_authorised_or_topics_are_not_as_they_must_be(shared: Cluster) -> None:
+    admin = KafkaAdminClient(**shared.kafka.kafka_python())
     for kind, name, operation in (
         (ResourceType.TRANSACTIONAL_ID, "headrace.fold-0", ACLOperation.ALL),
         (ResourceType.TOPIC, "headrace.timeline.v1", ACLOperation.ALL),
@@ -97,23 +113,26 @@ def test_a_worker_stops_where_it_is_not_authorised_or_topics_are_not_as_they_mus
     ):
         place = ResourcePattern(kind, name)
         assert not admin.create_acls([ACL("User:ANONYMOUS", "*", operation, ACLPermissionType.DENY, place)])["failed"]
-        said = last_words(cluster)
+        said = last_words(shared)
         assert "not authorised" in said and "grant this principal read, write and TransactionalId write on our prefix" in said
         admin.delete_acls([ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, place)])
-    cluster.settings["partitions"] = 3
-    assert "timeline.v1 has 1 partitions, it must have 3" in (said := last_words(cluster)) and "headrace state repartition" in said
+    shared.settings["partitions"] = 3
+    assert "timeline.v1 has 1 partitions, it must have 3" in (said := last_words(shared)) and "headrace state repartition" in said
+    shared.settings["partitions"] = 1
     admin.delete_topics(["headrace.drift-alerts.v1"])
     admin.close()
-    assert "there is no topic headrace.drift-alerts.v1: run `headrace topics --create`" in last_words(cluster)
+    assert "there is no topic headrace.drift-alerts.v1: run `headrace topics --create`" in last_words(shared)
+    provision(shared.kafka)
 
 
-def test_a_worker_without_kafka_waits_for_it_and_may_be_stopped_meanwhile(cluster: Cluster) -> None:
-    log = cluster.folder / "worker-0" / "log"
-    cluster.kill_broker()
+def test_a_worker_without_kafka_waits_for_it_and_may_be_stopped_meanwhile(shared: Cluster) -> None:
+    log = shared.folder / "worker-0" / "log"
+    shared.kill_broker()
     log.unlink()
-    cluster.start_worker("worker-0")
+    shared.start_worker("worker-0")
     wait(lambda: "waiting for Kafka at" in log.read_text(), 20)
-    assert cluster.end("worker-0", SIGTERM, within_s=3) == 0
-    cluster.start_worker("worker-0")
-    cluster.start_broker()
-    wait(lambda: cluster.is_ready("worker-0"), 40)
+    assert shared.end("worker-0", SIGTERM, within_s=3) == 0
+    shared.start_worker("worker-0")
+    shared.start_broker()
+    wait(lambda: shared.is_ready("worker-0"), 40)
+    shared.end("worker-0", SIGTERM)

@@ -32,21 +32,18 @@ class Logged(msgspec.Struct, array_like=True, frozen=True):
     context: int = 0
 
 
-_unpack = msgspec.msgpack.Decoder(Logged).decode
+unpack = msgspec.msgpack.Decoder(Logged).decode
 
 
 class Pending(msgspec.Struct, array_like=True, frozen=True):
-    """An answer that waits: its id, what it knew, and a packed `Logged`, which would be three times as large unpacked."""
+    """An answer that waits: its id, what it knew, and in which of the user's places its `Logged` is kept, packed."""
 
     id: str
     seen: int
     version: int
-    packed: bytes
+    place: int
     degraded: bool = False  # says nothing about a model: the state was old, or the model out of reach
     assigned: int = 0  # version that the user is given, whether or not it had a list
-
-    def logged(self) -> Logged:
-        return _unpack(self.packed)
 
 
 class Early(msgspec.Struct, array_like=True, frozen=True):
@@ -78,6 +75,10 @@ class Ledger(msgspec.Struct, array_like=True):
     judged: list[str] = []
     block: Block | None = None
     touched: int = 0  # broker time of the last answer or reaction, ms
+
+    def free(self) -> int:
+        """The first place that no waiting answer has."""
+        return min(set(range(PENDING + 1)) - {pending.place for pending in self.pending})
 
     def take(self, recommendation_id: str) -> Pending | None:
         """Remove and return the waiting answer with that id."""

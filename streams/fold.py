@@ -95,6 +95,7 @@ class Fold:
         self.online = Online(1, self.shards, self.memory, serves=False)
         self.ranker = ListwiseRanker(FEATURES, CONTEXTS)
         self.ledgers: dict[str, Ledger] = {}
+        self.logged: dict[str, bytes] = {}  # "place·user" -> packed `Logged` of an answer that waits: 5 kB that are written once
         self._open: set[str] = set()  # users with an open block
         self.once = Once()
         self._guard = Guard()
@@ -117,6 +118,10 @@ class Fold:
             (self._open.add if ledger.block else self._open.discard)(rest)
             if value is None:
                 del self.ledgers[rest]
+        elif kind == "l" and value is not None:
+            self.logged[rest] = value
+        elif kind == "l":
+            self.logged.pop(rest, None)
         elif kind == "x":
             self.once.load(int(rest), value)
 
@@ -176,6 +181,8 @@ class Fold:
         if kind == "a":
             ledger = self.ledgers.get(name[2:])
             return None if ledger is None else _pack(ledger)
+        if kind == "l":
+            return self.logged.get(name[2:])
         return self.ranker.dump()
 
     def _count(self, what: str) -> None:
@@ -207,7 +214,8 @@ class Fold:
             self._repeats.learn(repeat)
         if ledger is not None and ledger.pending and entered:
             for pending in ledger.due(seen):
-                self._judge(event.user, ledger, pending, event.item, event.source.appended, touched)
+                logged = self._taken(event.user, pending, touched)
+                self._judge(event.user, ledger, pending, logged, event.item, event.source.appended, touched)
 
     def _shown(self, shown: Impression, now: int, touched: set[str]) -> None:
         self._count("impressions")
@@ -215,28 +223,23 @@ class Fold:
             self._count("probes")
         ledger = self._ledger(shown.user, now, touched)
         self._drop_expired(ledger, now)
-        pending = Pending(
-            shown.id, shown.seen, shown.version,
-            attribution.pack(
-                Logged(
-                    shown.shown, shown.sample, base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks),
-                    shown.context,
-                )
-            ),
-            shown.degraded, shown.assigned,
-        )  # fmt: skip
+        pending = Pending(shown.id, shown.seen, shown.version, ledger.free(), shown.degraded, shown.assigned)
+        logged = Logged(
+            shown.shown, shown.sample, base64.b64decode(shown.features), shown.candidates, base64.b64decode(shown.ranks), shown.context
+        )
         early = [e for e in ledger.early if e.recommendation_id == shown.id]
         ledger.early = [e for e in ledger.early if e.recommendation_id != shown.id]
         for _ in early:
             self._count("attributed")
         chosen = next((e.item for e in early if e.positive), None) or self.online.profiles.after(shown.user, shown.seen)
         if chosen is not None:
-            self._judge(shown.user, ledger, pending, chosen, now, touched)
+            self._judge(shown.user, ledger, pending, logged, chosen, now, touched)
             return
         ledger.pending.append(pending)
+        self.logged[f"{pending.place}·{shown.user}"] = attribution.pack(logged)
+        touched.add(f"l·{pending.place}·{shown.user}")
         if len(ledger.pending) > attribution.PENDING:
-            ledger.pending.pop(0)
-            self._count("unjudged")
+            self._unjudged(shown.user, ledger.pending.pop(0), touched)
 
     def _reacted(self, reaction: Reacted, touched: set[str]) -> None:
         self._count("reactions")
@@ -248,7 +251,7 @@ class Fold:
         elif any(p.id == reaction.recommendation_id for p in ledger.pending):
             self._count("attributed")
             if positive and (pending := ledger.take(reaction.recommendation_id)):
-                self._judge(reaction.user, ledger, pending, reaction.item, now, touched)
+                self._judge(reaction.user, ledger, pending, self._taken(reaction.user, pending, touched), reaction.item, now, touched)
         else:
             ledger.early.append(Early(reaction.recommendation_id, reaction.item, positive, now))
             self._drop_expired(ledger, now)
@@ -256,7 +259,9 @@ class Fold:
     def _erased(self, erasure: Erased, touched: set[str]) -> None:
         self._count("erasures")
         self.online.forget(erasure.user)
-        if self.ledgers.pop(erasure.user, None) is not None:
+        if (ledger := self.ledgers.pop(erasure.user, None)) is not None:
+            for pending in ledger.pending:
+                self._taken(erasure.user, pending, touched)
             self._open.discard(erasure.user)
             touched.add(f"a·{erasure.user}")
 
@@ -266,8 +271,8 @@ class Fold:
             by_age = sorted(self.ledgers, key=lambda name: (self.ledgers[name].touched, name))
             for old in by_age[: len(self.ledgers) - self.memory.ledgers]:
                 ledger = self.ledgers.pop(old)
-                for _ in ledger.pending:
-                    self._count("unjudged")
+                for pending in ledger.pending:
+                    self._unjudged(old, pending, touched)
                 self._close([ledger.block] if ledger.block else [])
                 self._open.discard(old)
                 touched.add(f"a·{old}")
@@ -275,14 +280,24 @@ class Fold:
         ledger.touched = now
         return ledger
 
+    def _taken(self, user: str, pending: Pending, touched: set[str]) -> Logged:
+        """What it logged, which is kept no longer."""
+        touched.add(f"l·{pending.place}·{user}")
+        return attribution.unpack(self.logged.pop(f"{pending.place}·{user}"))
+
+    def _unjudged(self, user: str, pending: Pending, touched: set[str]) -> None:
+        self._taken(user, pending, touched)
+        self._count("unjudged")
+
     def _drop_expired(self, ledger: Ledger, now: int) -> None:
         for _ in range(ledger.expired(now)):
             self._count("unattributed")
 
     # --- judge -------------------------------------------------------------------------------------------------------
-    def _judge(self, user: str, ledger: Ledger, pending: Pending, item: str, now: int, touched: set[str]) -> None:
+    def _judge(
+        self, user: str, ledger: Ledger, pending: Pending, logged: Logged, item: str, now: int, touched: set[str]
+    ) -> None:  # fmt: skip
         self._count("judged")
-        logged = pending.logged()
         ranks = attribution.verdict(logged, item, len(SOURCES))
         ndcgs = dcg(ranks)
         slate = attribution.slate(logged, item, len(FEATURES))

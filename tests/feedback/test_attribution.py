@@ -8,21 +8,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.attribution import EARLY, JUDGED, WAIT_MS, Block, Early, Ledger, Logged, Pending, is_positive, pack, slate, verdict
+from feedback.attribution import (
+    EARLY,
+    JUDGED,
+    PENDING,
+    WAIT_MS,
+    Block,
+    Early,
+    Ledger,
+    Logged,
+    Pending,
+    is_positive,
+    pack,
+    slate,
+    unpack,
+    verdict,
+)
 
 SOURCES, FEATURES = 3, 2
 
 
-def waiting(
-    id: str = "r", seen: int = 5, shown: list[str] | None = None, sample: list[str] | None = None, values: np.ndarray | None = None
-) -> Pending:
+def waiting(id: str = "r", seen: int = 5, place: int = 0) -> Pending:
+    return Pending(id, seen, 1, place)
+
+
+def logged(shown: list[str] | None = None, sample: list[str] | None = None, values: np.ndarray | None = None) -> Logged:
     """Shows a, b, c and logs s, t of the unshown; candidates are these and d … k; item number n has feature n."""
     shown, sample = shown if shown is not None else ["a", "b", "c"], sample if sample is not None else ["s", "t"]
     candidates = [*shown, *sample, *"defghijk"]
     if values is None:
         values = np.arange(len(shown) + len(sample))[:, None] * np.ones(FEATURES)
     ranks = zlib.compress(np.arange(len(candidates) * SOURCES, dtype=np.uint8).tobytes())
-    return Pending(id, seen, 1, pack(Logged(shown, sample, values.astype(np.float16).tobytes(), candidates, ranks)))
+    return Logged(shown, sample, values.astype(np.float16).tobytes(), candidates, ranks)
 
 
 def test_an_answer_is_taken_once() -> None:
@@ -78,6 +95,22 @@ def test_a_ledger_survives_the_state_topic() -> None:
     assert msgspec.msgpack.encode(msgspec.msgpack.decode(record, type=Ledger)) == record
 
 
+def test_so_does_what_an_answer_logged() -> None:
+    assert unpack(pack(logged())) == logged()
+
+
+@given(st.lists(st.booleans(), max_size=30))
+def test_no_two_waiting_answers_share_a_place(comes: list[bool]) -> None:
+    ledger = Ledger()
+    for n, come in enumerate(comes):
+        if come:
+            ledger.pending.append(waiting(str(n), place=ledger.free()))
+        if ledger.pending and (not come or len(ledger.pending) > PENDING):
+            ledger.pending.pop(0)
+        places = [pending.place for pending in ledger.pending]
+        assert len(set(places)) == len(places) and max(places, default=0) <= PENDING
+
+
 @pytest.mark.parametrize(
     ("kind", "positive"), [("click", True), ("like", True), ("purchase", True), ("dislike", False), ("dismiss", False)]
 )
@@ -86,11 +119,11 @@ def test_only_dislikes_and_dismissals_are_worth_nothing(kind: str, positive: boo
 
 
 def test_a_verdict_has_each_sources_rank_of_the_item_and_last_its_place_as_shown() -> None:
-    assert verdict(waiting().logged(), "a", SOURCES).tolist() == [0, 1, 2, 0]
-    assert verdict(waiting().logged(), "c", SOURCES).tolist() == [6, 7, 8, 2]
-    assert verdict(waiting().logged(), "t", SOURCES).tolist() == [12, 13, 14, 255]
-    assert verdict(waiting().logged(), "elsewhere", SOURCES).tolist() == [255] * 4
-    assert verdict(waiting().logged(), "c", SOURCES + 2).tolist() == [6, 7, 8, 255, 255, 2]  # by a server that knew two sources less
+    assert verdict(logged(), "a", SOURCES).tolist() == [0, 1, 2, 0]
+    assert verdict(logged(), "c", SOURCES).tolist() == [6, 7, 8, 2]
+    assert verdict(logged(), "t", SOURCES).tolist() == [12, 13, 14, 255]
+    assert verdict(logged(), "elsewhere", SOURCES).tolist() == [255] * 4
+    assert verdict(logged(), "c", SOURCES + 2).tolist() == [6, 7, 8, 255, 255, 2]  # by a server that knew two sources less
 
 
 def test_a_place_beyond_a_byte_is_not_absence() -> None:
@@ -101,7 +134,7 @@ def test_a_place_beyond_a_byte_is_not_absence() -> None:
 @pytest.mark.parametrize(("item", "row"), [("a", 0), ("c", 2), ("s", 3)])
 def test_an_item_is_learned_against_all_that_was_logged(item: str, row: int) -> None:
     """Shown or in the sample of the unshown. Rows are a, b, c = 0, 1, 2 and s, t = 3, 4."""
-    found = slate(waiting().logged(), item, FEATURES)
+    found = slate(logged(), item, FEATURES)
     assert found is not None
     rows, chosen = found
     assert (rows.dtype, rows.tolist(), chosen) == (np.float32, [[n] * FEATURES for n in range(5)], row)
@@ -109,17 +142,17 @@ def test_an_item_is_learned_against_all_that_was_logged(item: str, row: int) -> 
 
 @pytest.mark.parametrize("item", ["d", "elsewhere"])
 def test_an_item_whose_features_were_not_logged_teaches_nothing(item: str) -> None:
-    assert slate(waiting().logged(), item, FEATURES) is None
+    assert slate(logged(), item, FEATURES) is None
 
 
 def test_a_slate_of_one_or_of_values_that_are_no_numbers_teaches_nothing() -> None:
-    assert slate(waiting(shown=["a"], sample=[]).logged(), "a", FEATURES) is None
+    assert slate(logged(shown=["a"], sample=[]), "a", FEATURES) is None
     values = np.ones((5, FEATURES))
     values[4, 1] = np.nan
-    assert slate(waiting(values=values).logged(), "a", FEATURES) is None
-    assert slate(waiting().logged(), "a", FEATURES + 1) is None, "a server of another version has other features"
+    assert slate(logged(values=values), "a", FEATURES) is None
+    assert slate(logged(), "a", FEATURES + 1) is None, "a server of another version has other features"
 
 
 def test_an_answer_without_a_sample_is_learned_from_what_it_showed() -> None:
-    found = slate(waiting(sample=[], values=np.ones((3, FEATURES))).logged(), "a", FEATURES)
+    found = slate(logged(sample=[], values=np.ones((3, FEATURES))), "a", FEATURES)
     assert found is not None and (found[0].shape, found[1]) == ((3, FEATURES), 0)

@@ -114,6 +114,24 @@ def test_an_answer_is_judged_by_the_choice_after_those_it_knew_in_either_order(i
         assert block.ndcgs[0] == pytest.approx(0.6309, abs=1e-3)
 
 
+def test_what_an_answer_logged_is_written_once_and_gone_with_the_verdict(interacted: Build, impression: Build, logs: Build) -> None:
+    def shown(n: int) -> Shown:
+        return Shown(Source(3, 0, n, 50 + n), impression(f"r{n}", "u", ["x", "y", "z"], seen=1))
+
+    def written(*records: Record, start: int) -> dict[str, bool]:
+        """Keys of what answers logged in this step: whether it was written, or removed."""
+        touched = fold.fold(logs(*records, start=start)).touched
+        return {key.decode(): value is not None for key, value in touched.items() if key.startswith("l·".encode())}
+
+    fold = Fold(0, 2)
+    assert written(interacted(0, "u", "a"), shown(0), start=0) == {"l·0·u": True}
+    assert written(shown(1), start=2) == {"l·1·u": True}
+    assert written(shown(2), shown(3), shown(4), start=3) == {"l·0·u": False, "l·2·u": True, "l·3·u": True, "l·4·u": True}  # four may wait
+    assert written(Reacted(Source(1, 0, 0, 60), "r2", "u", "x", "click", 1.0), start=6) == {"l·2·u": False}
+    assert written(interacted(1, "u", "y"), start=7) == {"l·1·u": False, "l·3·u": False, "l·4·u": False}
+    assert (fold.logged, fold.standing.counts["judged"], fold.standing.counts["unjudged"]) == ({}, 4, 1)
+
+
 def test_a_burst_is_reported_though_nothing_comes_after_it(interacted: Build, logs: Build) -> None:
     records = logs(*(interacted(n, f"u{n % 9}", f"i{n % 7}", appended=5_000) for n in range(2 * REPORTED + 50)))
     fold, found = Fold(0, 2), list[dict[str, int]]()

@@ -117,6 +117,7 @@ def sabotages(trainer: Trainer, foreign: Path) -> dict[str, Any]:
 
 # what a reason says where no figure of the gate does
 SAID = {
+    "stale weights": "its weights are those of version",
     "not a number": "NotEqual",
     "constant scores": "NotEqual",
     "half-written": "not what the manifest says",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,15 @@ def scorer(model: SequenceModel) -> Callable[[npt.NDArray[np.int64]], npt.NDArra
             return np.asarray(model.scores(torch.from_numpy(within(histories, known))).numpy(), np.float32)
 
     return scores
+
+
+def fingerprint(model: SequenceModel) -> str:
+    """Hash of its weights, but of those of its items, which become more: a training that has learned anything changes it."""
+    found = blake2b(digest_size=16)
+    for name, weights in model.state_dict().items():
+        if name != "table.weight":
+            found.update(weights.cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def save(model: SequenceModel, file: Path, notes: dict[str, str] | None = None) -> None:

@@ -41,6 +41,7 @@ class Judged:
     finite: bool
     cost: Cost
     live_cost: Cost | None  # None: there is no live model yet
+    had_by: int = 0  # an earlier version that has had these very weights; 0: there is none
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ class Verdict:
 def judge(judged: Judged) -> Verdict:
     """The verdict on one candidate.
 
-    Refused: scores that are not numbers; less than `COVERAGE` of the catalogue ever named; three times as large or as slow as the
-    live model would be with as many items; NDCG@10 below the live model's by 3 % (25 % of fewer than 1,000 questions) or with 90 %
-    confidence; a slice of at least 300 questions below it by 2 % with 90 % confidence. A first model is held against decayed
-    popularity: it joins a guarded blend, so half of that is enough.
+    Refused: weights that an earlier version had, as they are no news, however good; scores that are not numbers; less than
+    `COVERAGE` of the catalogue ever named; three times as large or as slow as the live model would be with as many items; NDCG@10
+    below the live model's by 3 % (25 % of fewer than 1,000 questions) or with 90 % confidence; a slice of at least 300 questions
+    below it by 2 % with 90 % confidence. A first model is held against decayed popularity: it joins a guarded blend, so half of that
+    is enough.
     """
     mine, popular = ndcg(judged.candidate), ndcg(judged.popular)
     figures: dict[str, Any] = {
@@ -71,6 +73,8 @@ def judge(judged: Judged) -> Verdict:
         "ms": round(judged.cost.ms, 3),
     }
     reasons = []
+    if judged.had_by:
+        reasons.append(f"its weights are those of version {judged.had_by}")
     if not judged.finite:
         reasons.append("scores are not finite")
     if judged.coverage < COVERAGE:
@@ -108,6 +112,7 @@ def tried(
     asked: Questions,
     cost: Cost,
     live_cost: Cost | None,
+    had_by: int = 0,
 ) -> Judged:
     """What `judge` wants to know: two models, and decayed popularity by row, on the same questions."""
     named, finite = set[int](), True
@@ -130,6 +135,7 @@ def tried(
         finite=finite,
         cost=cost,
         live_cost=live_cost,
+        had_by=had_by,
     )
 
 

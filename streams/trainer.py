@@ -258,7 +258,9 @@ class Trainer:
             before = finetune.scorer(finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training))
             live_cost = cost((self._folder(live) / "model.onnx").read_bytes(), asked, len(old.items))
         mine = finetune.scorer(model)
-        verdict = gate.judge(gate.tried(mine, before, popular, asked, cost(onnx, asked, len(items)), live_cost))
+        weights = finetune.fingerprint(model)
+        had_by = next((r.version for r in self._records if r.stage == "candidate" and (r.gates or {}).get("weights") == weights), 0)
+        verdict = gate.judge(gate.tried(mine, before, popular, asked, cost(onnx, asked, len(items)), live_cost, had_by))
         models = {"candidate": mine, **({"live": before} if before else {})}
         gates = {
             **verdict.figures,
@@ -270,6 +272,7 @@ class Trainer:
             "total_s": round(time.monotonic() - began, 2),
             "export_difference": difference,
             "device": str(finetune.device()),
+            "weights": weights,
             "windows": len(windows.targets),
             "targets": int((windows.weights > 0).sum()),
             "warm_start": live if old else None,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from learners import finetune
-from learners.finetune import Diverged, Fit, fit, load, save, scorer
+from learners.finetune import Diverged, Fit, fingerprint, fit, load, save, scorer
 from learners.histories import LENGTH, PAUSES, Windows
-from learners.sequence import SequenceModel
+from learners.sequence import SequenceModel, grown
 from learners.training import Training
 
 ITEMS = 12
@@ -157,6 +157,14 @@ def test_a_warm_start_has_room_for_new_items_and_knows_the_old(tmp_path: Path) -
     assert after.shape == (24, ITEMS + 8)
     np.testing.assert_allclose(after[:, : ITEMS + 1], before, atol=1e-5)
     assert trained(larger, warm=True).steps == 6
+
+
+def test_a_training_changes_the_fingerprint_and_room_for_new_items_does_not() -> None:
+    model = made()
+    before = fingerprint(model)
+    assert fingerprint(grown(model, ITEMS + 3, CONFIG)) == before
+    trained(model)
+    assert fingerprint(model) != before
 
 
 def test_rows_that_came_after_the_vocabulary_are_padding_to_the_scorer() -> None:

@@ -44,6 +44,11 @@ def test_a_better_candidate_passes() -> None:
     assert judge(judged(candidate=np.maximum(of_live() - 2, 0))).passed
 
 
+def test_weights_that_an_earlier_version_had_are_refused_however_good() -> None:
+    verdict = judge(judged(candidate=np.maximum(of_live() - 2, 0), had_by=3))
+    assert (verdict.passed, verdict.reasons) == (False, ["its weights are those of version 3"])
+
+
 def test_another_model_that_is_as_good_passes_for_lack_of_evidence_of_harm() -> None:
     passed = [judge(judged(candidate=of_live(seed), lengths=np.full(N, 20), popularity=np.full(N, 20))).passed for seed in range(10, 50)]
     assert sum(passed) > 0.75 * len(passed)

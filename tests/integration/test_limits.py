@@ -93,14 +93,12 @@ def test_an_input_that_retention_has_cut_before_it_was_read_stops_the_worker(clu
     assert "what it removed is lost" in said and "reset the group" in said
 
 
-def test_a_state_of_other_settings_stops_the_worker(shared: Cluster) -> None:
-    standing = control.standings(shared.kafka)[0]
-    was = standing.dump()
+def test_a_state_of_other_settings_stops_the_worker(cluster: Cluster) -> None:
+    standing = control.standings(cluster.kafka)[0]
     standing.shape = "other"
-    control.send(shared.kafka, topics.ONLINE_STATE, b"position", standing.dump())
-    said = last_words(shared)
+    control.send(cluster.kafka, topics.ONLINE_STATE, b"position", standing.dump())
+    said = last_words(cluster)
     assert "was written with format" in said and "run `headrace topics --create`" in said
-    control.send(shared.kafka, topics.ONLINE_STATE, b"position", was)
 
 
 def test_a_worker_stops_where_it_is_not_authorised_or_topics_are_not_as_they_must_be(shared: Cluster) -> None:

@@ -129,6 +129,7 @@ def sabotaged(deep: Deep, last: int) -> dict[str, Callable[[], SequenceModel]]:
 
 def judge(deep: Deep, training: int) -> Callable[[SequenceModel], gate.Verdict]:
     """Judges candidates for that release as the trainer does; a model that cannot be exported is refused for that."""
+    had = {finetune.fingerprint(deep.version(n)): n + 1 for n in range(training)}
     part, row, live = deep.part(training), deep.vocabulary(training), deep.version(training - 1)
     asked = histories.questions(part, row, deep.config.gate_windows, np.random.default_rng(deep.config.seed + training))
     popular = histories.popular(part, row)
@@ -145,7 +146,8 @@ def judge(deep: Deep, training: int) -> Callable[[SequenceModel], gate.Verdict]:
             spent = priced(candidate)
         except export.NotEqual as error:
             return gate.Verdict(False, [f"NotEqual: {error}"], {})
-        return gate.judge(gate.tried(finetune.scorer(candidate), before, popular, asked, spent, live_cost))
+        had_by = had.get(finetune.fingerprint(candidate), 0)
+        return gate.judge(gate.tried(finetune.scorer(candidate), before, popular, asked, spent, live_cost, had_by))
 
     return judged
 

@@ -28,7 +28,7 @@ from serving.repeats import Repeats
 from streams import topics
 from streams.events import ANSWERS, Metric, to_bytes, utc
 from streams.once import CHUNK, FRESH, WINDOW, Once
-from streams.standing import POSITION, Standing
+from streams.standing import POSITION, Standing, incompatible
 from streams.timeline import Erased, Impression, Interacted, Moved, Reacted, Record, Shown, decode
 
 REPORTED = 1_000  # records after which metrics are due within a second, too
@@ -105,6 +105,12 @@ class Fold:
     # --- restore -----------------------------------------------------------------------------------------------------
     def load(self, key: bytes, value: bytes | None) -> None:
         """Take one record of the state topic over; later records of a key replace earlier ones."""
+        try:
+            self._load(key, value)
+        except msgspec.DecodeError as error:  # its position, which says so, may come last
+            raise incompatible(f"another format ({key.decode()}: {error})", shape(self.shards, self.memory)) from error
+
+    def _load(self, key: bytes, value: bytes | None) -> None:
         if self.online.load(0, key, value):
             return
         kind, _, rest = key.decode().partition("·")
@@ -214,7 +220,7 @@ class Fold:
             self._repeats.learn(repeat)
         if ledger is not None and ledger.pending and entered:
             for pending in ledger.due(seen):
-                logged = self._taken(event.user, pending, touched)
+                logged = attribution.unpack(self._taken(event.user, pending, touched))
                 self._judge(event.user, ledger, pending, logged, event.item, event.source.appended, touched)
 
     def _shown(self, shown: Impression, now: int, touched: set[str]) -> None:
@@ -251,7 +257,8 @@ class Fold:
         elif any(p.id == reaction.recommendation_id for p in ledger.pending):
             self._count("attributed")
             if positive and (pending := ledger.take(reaction.recommendation_id)):
-                self._judge(reaction.user, ledger, pending, self._taken(reaction.user, pending, touched), reaction.item, now, touched)
+                logged = attribution.unpack(self._taken(reaction.user, pending, touched))
+                self._judge(reaction.user, ledger, pending, logged, reaction.item, now, touched)
         else:
             ledger.early.append(Early(reaction.recommendation_id, reaction.item, positive, now))
             self._drop_expired(ledger, now)
@@ -280,10 +287,10 @@ class Fold:
         ledger.touched = now
         return ledger
 
-    def _taken(self, user: str, pending: Pending, touched: set[str]) -> Logged:
-        """What it logged, which is kept no longer."""
+    def _taken(self, user: str, pending: Pending, touched: set[str]) -> bytes:
+        """What it logged, packed, which is kept no longer."""
         touched.add(f"l·{pending.place}·{user}")
-        return attribution.unpack(self.logged.pop(f"{pending.place}·{user}"))
+        return self.logged.pop(f"{pending.place}·{user}")
 
     def _unjudged(self, user: str, pending: Pending, touched: set[str]) -> None:
         self._taken(user, pending, touched)

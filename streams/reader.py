@@ -1,6 +1,7 @@
 """The readers: they own partitions by a Kafka consumer group, hand batches to the agents, and write what comes back.
 
-Paced by the fetch: it answers when 64 KiB have come or the pace is over, so there is no sleep and no other linger.
+Paced by the fetch: it answers when 64 KiB have come or the pace is over, so there is no sleep and no other linger, but for impressions
+alone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from streams.partition import MAX_BATCH, Machine, Partition, dead_letter
 from streams.standing import Incompatible
 
 SESSION_S = 6
-SHOWN_WAIT_S = 0.1  # impressions alone wait so long for others: nobody waits for them, and each commit costs the broker 2 ms
+SHOWN_WAIT_S = 0.1  # impressions alone wait so long for others: nobody waits for them, and each commit of the fold costs the broker 2 ms
 BATCH = 1000  # records of one batch, at most
 BEAT_S = 1.0  # an idle partition still says how fresh it is
 FAULTY = 0.01  # share of a minute's records that may make the fold raise
@@ -341,7 +342,8 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         committed = began = time.monotonic()
         fetched: dict[TopicPartition, list[Any]] = {}
         while True:
-            more = await self.consumer.getmany(timeout_ms=round(SHOWN_WAIT_S * 1000), max_records=4 * BATCH)
+            left = began + SHOWN_WAIT_S - time.monotonic() if fetched else SHOWN_WAIT_S
+            more = await self.consumer.getmany(timeout_ms=max(0, round(left * 1000)), max_records=4 * BATCH)
             if not fetched:
                 began = time.monotonic()
             for tp, records in more.items():

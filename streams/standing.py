@@ -14,6 +14,14 @@ class Incompatible(Exception):
     """The state on the topic was written by another format or other settings."""
 
 
+def incompatible(found: str, shape: str) -> Incompatible:
+    """What to do about a state that was written with `found`, and that a fold of that shape cannot continue."""
+    return Incompatible(
+        f"the online state was written with {found}, this worker has {FORMAT} and {shape}; delete the topic online-state.v1 and run "
+        "`headrace topics --create`: the workers then rebuild it from the timeline"
+    )
+
+
 class Standing(msgspec.Struct, kw_only=True):
     """Position and totals of one partition. A new name needs a default; anything else a new `FORMAT`.
 
@@ -52,8 +60,4 @@ class Standing(msgspec.Struct, kw_only=True):
     def check(self, shape: str) -> None:
         """Raise `Incompatible` where this state cannot be continued by a fold of that shape."""
         if self.format != FORMAT or self.shape != shape:
-            raise Incompatible(
-                f"the online state was written with format {self.format} and settings {self.shape}, this worker has "
-                f"{FORMAT} and {shape}; delete the topic online-state.v1 and run `headrace topics --create`: "
-                "the workers then rebuild it from the timeline"
-            )
+            raise incompatible(f"format {self.format} and settings {self.shape}", shape)

@@ -14,7 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -253,14 +253,14 @@ class Trainer:
         fit = finetune.fit(model, windows, self.training, warm=old is not None, progress=self._progress(version))
         onnx, canary, difference = export.export(model, asked.histories[:CANARY_WINDOWS])
         popular = histories.popular(part, row)
-        before, live_cost = None, None
+        before, live_cost, had = None, None, had_weights(self._records)
         if old:
-            before = finetune.scorer(finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training))
+            was = finetune.load(self._folder(live) / "weights.safetensors", len(old.items), self.training)
+            before, had = finetune.scorer(was), had | {finetune.fingerprint(was): live}
             live_cost = cost((self._folder(live) / "model.onnx").read_bytes(), asked, len(old.items))
         mine = finetune.scorer(model)
         weights = finetune.fingerprint(model)
-        had_by = next((r.version for r in self._records if r.stage == "candidate" and (r.gates or {}).get("weights") == weights), 0)
-        verdict = gate.judge(gate.tried(mine, before, popular, asked, cost(onnx, asked, len(items)), live_cost, had_by))
+        verdict = gate.judge(gate.tried(mine, before, popular, asked, cost(onnx, asked, len(items)), live_cost, had.get(weights, 0)))
         models = {"candidate": mine, **({"live": before} if before else {})}
         gates = {
             **verdict.figures,
@@ -369,6 +369,15 @@ class Trainer:
         if stage != "canary":
             log.info("version %s is %s by an operator's word", version, stage)
         return stage == "canary"
+
+
+def had_weights(records: Sequence[Release]) -> dict[str, int]:
+    """Fingerprints of weights, and the version that had them: of candidates, but those that a freeze kept from everybody."""
+    had = {r.version: r.gates["weights"] for r in records if r.stage == "candidate" and r.gates and "weights" in r.gates}
+    for record in records:
+        if record.stage == "refused":
+            had.pop(record.version, None)
+    return {weights: version for version, weights in had.items()}
 
 
 def cost(onnx: bytes, asked: histories.Questions, items: int) -> gate.Cost:

@@ -16,7 +16,10 @@ def test_healthy_fine_tunes_pass_and_sabotaged_ones_are_refused() -> None:
     found = gate.run(sessions(9_000), config, policy=Policy(volume_first=1_500, volume_every=1_500))
     assert len(found["healthy"]) == 4 and found["refused_healthy"] == []
     assert len(found["sabotaged"]) == 9
-    assert set(found["passed_sabotaged"]) <= {"stale weights"}  # the ring never changes: old weights are as good as new ones
+    assert found["passed_sabotaged"] == []
+    assert found["sabotaged"]["stale weights"]["reasons"] == [
+        "its weights are those of version 2"
+    ]  # as good as new: the ring never changes
     assert "MB" in found["sabotaged"]["huge"]["reasons"][0] and "ms a question" in found["sabotaged"]["slow"]["reasons"][0]
     assert "NotEqual" in found["sabotaged"]["not a number"]["reasons"][0]
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
+from typing import Any
 
+import numpy as np
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from infra import control, state
 from infra.provisioning import provision
 from learners.online import Memory
+from serving.features import FEATURES, SOURCES
 from streams import topics
+from streams.timeline import pack, pack_ranks
 from tests.chaos import oracle
 from tests.chaos.cluster import Cluster, prepare, wait
 from tests.chaos.ledger import Ledger
@@ -101,26 +106,68 @@ def test_a_state_of_other_settings_stops_the_worker(cluster: Cluster) -> None:
     assert "was written with format" in said and "run `headrace topics --create`" in said
 
 
-def test_a_worker_stops_where_it_is_not_authorised_or_topics_are_not_as_they_must_be(shared: Cluster) -> None:
+def test_a_worker_stops_where_it_is_not_authorised(shared: Cluster) -> None:
     admin = KafkaAdminClient(**shared.kafka.kafka_python())
-    for kind, name, operation in (
-        (ResourceType.TRANSACTIONAL_ID, "headrace.fold-0", ACLOperation.ALL),
-        (ResourceType.TOPIC, "headrace.timeline.v1", ACLOperation.ALL),
-        (ResourceType.TOPIC, "headrace.online-state.v1", ACLOperation.READ),
-        (ResourceType.GROUP, "headrace.fold", ACLOperation.ALL),
-    ):
-        place = ResourcePattern(kind, name)
-        assert not admin.create_acls([ACL("User:ANONYMOUS", "*", operation, ACLPermissionType.DENY, place)])["failed"]
-        said = last_words(shared)
-        assert "not authorised" in said and "grant this principal read, write and TransactionalId write on our prefix" in said
-        admin.delete_acls([ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, place)])
+    try:
+        for kind, name, operation in (
+            (ResourceType.TRANSACTIONAL_ID, "headrace.fold-0", ACLOperation.ALL),
+            (ResourceType.TOPIC, "headrace.timeline.v1", ACLOperation.ALL),
+            (ResourceType.TOPIC, "headrace.online-state.v1", ACLOperation.READ),
+            (ResourceType.GROUP, "headrace.fold", ACLOperation.ALL),
+        ):
+            place = ResourcePattern(kind, name)
+            assert not admin.create_acls([ACL("User:ANONYMOUS", "*", operation, ACLPermissionType.DENY, place)])["failed"]
+            said = last_words(shared)
+            admin.delete_acls([ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, place)])
+            assert "not authorised" in said and "grant this principal read, write and TransactionalId write on our prefix" in said
+    finally:
+        admin.close()
+
+
+def test_a_worker_stops_where_topics_are_not_as_they_must_be(shared: Cluster) -> None:
     shared.settings["partitions"] = 3
-    assert "timeline.v1 has 1 partitions, it must have 3" in (said := last_words(shared)) and "headrace state repartition" in said
+    said = last_words(shared)
     shared.settings["partitions"] = 1
+    assert "timeline.v1 has 1 partitions, it must have 3" in said and "headrace state repartition" in said
+    admin = KafkaAdminClient(**shared.kafka.kafka_python())
     admin.delete_topics(["headrace.drift-alerts.v1"])
     admin.close()
-    assert "there is no topic headrace.drift-alerts.v1: run `headrace topics --create`" in last_words(shared)
+    said = last_words(shared)
     provision(shared.kafka)
+    assert "there is no topic headrace.drift-alerts.v1: run `headrace topics --create`" in said
+
+
+def test_impressions_that_wait_for_others_when_a_worker_is_killed_are_folded_once_by_the_next(shared: Cluster) -> None:
+    def folded() -> int:
+        return control.standings(shared.kafka)[0].counts.get("impressions", 0)
+
+    before, n = folded(), 60
+    shared.start_worker("worker-0")
+    wait(lambda: shared.is_ready("worker-0"), 40)
+    producer = KafkaProducer(**shared.kafka.kafka_python())
+    try:
+        for number in range(n):
+            value = json.dumps(impression(number)).encode()
+            producer.send(shared.kafka.prefix + topics.RECOMMENDATIONS, key=b"ann", value=value).get(10)
+            time.sleep(0.02)  # several within the time that they wait
+            if number == n // 2:
+                shared.end("worker-0", SIGKILL)
+                shared.start_worker("worker-0")
+        wait(lambda: folded() == before + n, 40)
+        time.sleep(1)
+        assert folded() == before + n
+    finally:
+        producer.close(timeout=5)
+        shared.end("worker-0", SIGTERM)
+
+
+def impression(number: int) -> dict[str, Any]:
+    """An answer that showed one of two candidates."""
+    return {
+        "id": f"r{number}", "user": "ann", "at": 1e9, "shown": ["i1"], "propensities": [1.0], "sample": ["i2"], "seen": 1 << 40,
+        "features": pack(np.zeros((2, len(FEATURES)), "<f2")), "candidates": ["i1", "i2"],
+        "ranks": pack_ranks(np.zeros((2, len(SOURCES)), np.uint8)), "positions": {"0": 1},
+    }  # fmt: skip
 
 
 def test_a_worker_without_kafka_waits_for_it_and_may_be_stopped_meanwhile(shared: Cluster) -> None:

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 import torch
 
-from learners.export import TOLERANCE, NotEqual, cost_ms, export
+from learners.export import TOLERANCE, NotEqual, as_served, cost_ms, export
 from learners.histories import ITEMS as CHOSEN
 from learners.histories import LENGTH
 from learners.sequence import TOP, SequenceModel
@@ -45,7 +44,7 @@ def exported() -> tuple[SequenceModel, bytes, dict[str, npt.NDArray[np.generic]]
 @pytest.mark.parametrize("n", [1, 2, 9])
 def test_the_exported_model_answers_as_torch_does_for_any_batch(exported: tuple[SequenceModel, bytes, object, float], n: int) -> None:
     model, onnx, _, worst = exported
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    session = as_served(onnx)
     read = samples(n, seed=n + 5)
     rows, scores = session.run(["top_items", "top_scores"], {"histories": read})
     with torch.inference_mode():
@@ -60,11 +59,19 @@ def test_the_canary_is_what_the_exported_model_answers(
     exported: tuple[SequenceModel, bytes, dict[str, npt.NDArray[np.generic]], float],
 ) -> None:
     _, onnx, canary, _ = exported
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    session = as_served(onnx)
     rows, scores = session.run(None, {"histories": canary["histories"]})
     assert np.array_equal(canary["histories"], samples(8))
     assert np.array_equal(rows, canary["top_items"])
     np.testing.assert_allclose(scores, canary["top_scores"], atol=1e-5)
+
+
+def test_what_is_exported_is_optimised_and_holds_the_items_once() -> None:
+    config = replace(CONFIG, dim=64)
+    onnx, _, _ = export(SequenceModel(5_000, config), samples(4))
+    weights = sum(weight.numel() * 4 for weight in SequenceModel(5_000, config).state_dict().values())
+    assert weights < len(onnx) < 1.1 * weights
+    assert b"FusedMatMul" in onnx  # an operator that only the optimiser makes
 
 
 class _Higher(SequenceModel):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from learners.online import Memory
@@ -212,6 +213,12 @@ def test_a_record_that_makes_the_fold_raise_is_named_and_can_be_left_out(interac
 def test_a_state_of_other_settings_is_refused_with_the_remedy() -> None:
     with pytest.raises(Incompatible, match="headrace topics --create"):
         Fold(0, 3).load(POSITION, Standing(shape=shape(2, Memory())).dump())
+
+
+def test_so_is_one_whose_records_cannot_be_read_though_its_position_comes_last() -> None:
+    ledger_of_format_8 = msgspec.msgpack.encode([[["r", 1, 0, b"packed", False, 0]], [], [], None, 0])
+    with pytest.raises(Incompatible, match=r"another format \(a·u: .*online-state.v1"):
+        Fold(0, 2).load("a·u".encode(), ledger_of_format_8)
 
 
 def test_the_shape_of_the_state_has_not_changed_unnoticed() -> None:

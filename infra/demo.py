@@ -33,7 +33,7 @@ class Plan:
 
     events_s: float = 250.0
     asks_s: float = 60.0
-    planted_at: int = 24_000
+    planted_at: int = 29_000
     share: float = 0.75
     drift: bool = True
     armed_for_s: float = 90.0

@@ -127,9 +127,10 @@ def sabotaged(deep: Deep, last: int) -> dict[str, Callable[[], SequenceModel]]:
     }
 
 
-def judge(deep: Deep, training: int) -> Callable[[SequenceModel], gate.Verdict]:
-    """Judges candidates for that release as the trainer does; a model that cannot be exported is refused for that."""
-    had = {finetune.fingerprint(deep.version(n)): n + 1 for n in range(training)}
+def judge(deep: Deep, training: int, had: dict[str, int]) -> Callable[[SequenceModel], gate.Verdict]:
+    """Judges candidates for that release as the trainer does; a model that cannot be exported is refused for that. `had`: fingerprints of
+    the versions before it.
+    """
     part, row, live = deep.part(training), deep.vocabulary(training), deep.version(training - 1)
     asked = histories.questions(part, row, deep.config.gate_windows, np.random.default_rng(deep.config.seed + training))
     popular = histories.popular(part, row)
@@ -165,11 +166,12 @@ def run(
 
 def _judged(deep: Deep) -> dict[str, Any]:
     deep.finish()
-    healthy, spoilt = dict[str, Any](), dict[str, Any]()
+    healthy, spoilt, had = dict[str, Any](), dict[str, Any](), dict[str, int]()
     for training in range(1, len(deep.cuts)):
-        healthy[str(deep.cuts[training])] = _told(judge(deep, training)(deep.version(training)))
+        had[finetune.fingerprint(deep.version(training - 1))] = training
+        judged = judge(deep, training, had)
+        healthy[str(deep.cuts[training])] = _told(judged(deep.version(training)))
     last = len(deep.cuts) - 1
-    judged = judge(deep, last)
     for name, spoil in sabotaged(deep, last).items():
         spoilt[name] = _told(judged(spoil()))
     return {

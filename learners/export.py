@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 
 from learners.histories import within
+from learners.inference import session
 from learners.sequence import SequenceModel
 
 TOLERANCE = 1e-3  # largest difference of a score
@@ -45,8 +46,7 @@ def export(model: SequenceModel, samples: npt.NDArray[np.int64]) -> tuple[bytes,
             dynamic_axes={name: {0: "batch"} for name in ("histories", "top_items", "top_scores")},
         )
     onnx = _optimised(out.getvalue())
-    session = as_served(onnx)
-    rows, scores = session.run(None, {"histories": samples})
+    rows, scores = session(onnx).run(None, {"histories": samples})
     with torch.inference_mode():
         wanted_rows, wanted = (t.numpy() for t in model(torch.from_numpy(samples)))
     worst = float(np.abs(scores - wanted).max())
@@ -60,11 +60,11 @@ def cost_ms(onnx: bytes, samples: npt.NDArray[np.int64], items: int) -> float:
     """CPU ms that one question takes, of several the least: other work on the machine only adds. `items` in its vocabulary; others are
     padding to it.
     """
-    session, took = as_served(onnx), []
+    served, took = session(onnx), []
     samples = within(samples, items + 1)
     for question in (*samples[:1], *samples[:24]):
         began = time.process_time()
-        session.run(None, {"histories": question[None]})
+        served.run(None, {"histories": question[None]})
         took.append((time.process_time() - began) * 1000)
     return min(took[1:])
 
@@ -80,11 +80,3 @@ def _optimised(onnx: bytes) -> bytes:
         # Folded, the tied item table would be stored twice.
         onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
         return Path(options.optimized_model_filepath).read_bytes()
-
-
-def as_served(onnx: bytes) -> onnxruntime.InferenceSession:
-    """As it is served (serving/deep.py)."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])

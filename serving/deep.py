@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
+from learners.inference import session
 from serving.bundle import Corrupt
 from serving.recommend import Scored
 from serving.vocabulary import Vocabulary
@@ -54,16 +54,13 @@ def _behind() -> None:
 
 def _proven(folder: Path) -> Any:
     """The session of the folder's model, which answers the canary inputs as it did where it was made; else `Corrupt`."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # that was done where it was exported
     try:
         canary = np.load(folder / "canary.npz", allow_pickle=False)
-        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-        _, scores = session.run(None, {"histories": canary["histories"]})
+        made = session(str(folder / "model.onnx"))
+        _, scores = made.run(None, {"histories": canary["histories"]})
         worst = float(np.abs(scores - canary["top_scores"]).max())
     except Exception as error:  # onnxruntime's have no base of their own
         raise Corrupt(f"{folder}: {error}") from None
     if not worst <= TOLERANCE:
         raise Corrupt(f"{folder / 'model.onnx'}: its scores of the canary inputs differ by {worst:.3g}")
-    return session
+    return made

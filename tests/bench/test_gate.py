@@ -17,9 +17,8 @@ def test_healthy_fine_tunes_pass_and_sabotaged_ones_are_refused() -> None:
     assert len(found["healthy"]) == 4 and found["refused_healthy"] == []
     assert len(found["sabotaged"]) == 9
     assert found["passed_sabotaged"] == []
-    assert found["sabotaged"]["stale weights"]["reasons"] == [
-        "its weights are those of version 2"
-    ]  # as good as new: the ring never changes
+    # As good as new, as the ring never changes:
+    assert found["sabotaged"]["stale weights"]["reasons"] == ["its weights are those of version 2"]
     assert "MB" in found["sabotaged"]["huge"]["reasons"][0] and "ms a question" in found["sabotaged"]["slow"]["reasons"][0]
     assert "NotEqual" in found["sabotaged"]["not a number"]["reasons"][0]
 

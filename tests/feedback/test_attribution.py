@@ -23,7 +23,7 @@ from feedback.attribution import (
     slate,
     unpack,
     verdict,
-)
+)  # fmt: skip
 
 SOURCES, FEATURES = 3, 2
 

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from learners.export import TOLERANCE, NotEqual, as_served, cost_ms, export
+from learners.export import TOLERANCE, NotEqual, cost_ms, export
 from learners.histories import ITEMS as CHOSEN
 from learners.histories import LENGTH
+from learners.inference import session
 from learners.sequence import TOP, SequenceModel
 from learners.training import Training
 
@@ -44,9 +45,9 @@ def exported() -> tuple[SequenceModel, bytes, dict[str, npt.NDArray[np.generic]]
 @pytest.mark.parametrize("n", [1, 2, 9])
 def test_the_exported_model_answers_as_torch_does_for_any_batch(exported: tuple[SequenceModel, bytes, object, float], n: int) -> None:
     model, onnx, _, worst = exported
-    session = as_served(onnx)
+    served = session(onnx)
     read = samples(n, seed=n + 5)
-    rows, scores = session.run(["top_items", "top_scores"], {"histories": read})
+    rows, scores = served.run(["top_items", "top_scores"], {"histories": read})
     with torch.inference_mode():
         wanted_rows, wanted = model(torch.from_numpy(read))
     assert rows.shape == (n, TOP)
@@ -59,8 +60,8 @@ def test_the_canary_is_what_the_exported_model_answers(
     exported: tuple[SequenceModel, bytes, dict[str, npt.NDArray[np.generic]], float],
 ) -> None:
     _, onnx, canary, _ = exported
-    session = as_served(onnx)
-    rows, scores = session.run(None, {"histories": canary["histories"]})
+    served = session(onnx)
+    rows, scores = served.run(None, {"histories": canary["histories"]})
     assert np.array_equal(canary["histories"], samples(8))
     assert np.array_equal(rows, canary["top_items"])
     np.testing.assert_allclose(scores, canary["top_scores"], atol=1e-5)

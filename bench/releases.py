@@ -50,7 +50,7 @@ from learners.histories import LENGTH
 from learners.sequence import SequenceModel
 from learners.training import Training
 from serving import bundle
-from serving.features import DEEP, SOURCES
+from serving.features import DEEP
 from serving.publish import Claim, publish
 from serving.vocabulary import Vocabulary
 from streams import topics
@@ -221,7 +221,7 @@ class Impressions:
         while batch := self._consumer.consume(1_000, 2.0):
             for message in batch:
                 shown = msgspec.json.decode(message.value() or b"", type=Impression)
-                ranks = unpack_ranks(shown.ranks, len(shown.candidates), len(SOURCES))[:, DEEP]
+                ranks = unpack_ranks(shown.ranks, len(shown.candidates))[:, DEEP]
                 marks = [(item, int(rank)) for item, rank in zip(shown.candidates, ranks, strict=True) if item.startswith("release-")]
                 if shown.version and marks:
                     read += 1

@@ -6,11 +6,11 @@ after those that the answer knew (`seen`), which does not depend on how records 
 
 from __future__ import annotations
 
-import zlib
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from learners.ranks import ABSENT, unpacked
 
 PENDING = 4  # answers of one user that wait for a verdict
 EARLY = 64  # reactions of one user that wait for their answer's record
@@ -22,7 +22,7 @@ _NEGATIVE = frozenset({"dislike", "dismiss"})
 
 
 class Logged(msgspec.Struct, array_like=True, frozen=True):
-    """What an answer logged: ids, its features (float16 bytes) and ranks (zlib of uint8), row-major; the ranker's context."""
+    """What an answer logged: ids, its features (float16 bytes, row-major) and ranks (`learners.ranks`); the ranker's context."""
 
     shown: list[str]
     sample: list[str]
@@ -110,17 +110,17 @@ def is_positive(kind: str) -> bool:
 
 
 def verdict(logged: Logged, item: str, sources: int) -> npt.NDArray[np.uint8]:
-    """uint8[sources + 1]: at which rank each source, and last the list as shown, had `item`; 255 where it had not.
+    """uint8[sources + 1]: at which rank each source, and last the list as shown, had `item`; `ABSENT` where it had not.
 
     A server of an earlier version knew fewer sources, the first of today's.
     """
-    ranks = np.full(sources + 1, 255, np.uint8)
+    ranks = np.full(sources + 1, ABSENT, np.uint8)
     if item in logged.candidates:
-        table = np.frombuffer(zlib.decompress(logged.ranks), np.uint8).reshape(len(logged.candidates), -1)
+        table = unpacked(logged.ranks, len(logged.candidates))
         known = min(table.shape[1], sources)
         ranks[:known] = table[logged.candidates.index(item), :known]
     if item in logged.shown:
-        ranks[sources] = min(logged.shown.index(item), 254)
+        ranks[sources] = min(logged.shown.index(item), ABSENT - 1)
     return ranks
 
 

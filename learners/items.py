@@ -7,6 +7,8 @@ an item that was evicted then names nobody. A process keeps all partitions' item
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from itertools import repeat
 from sys import intern
 from zlib import crc32
 
@@ -66,6 +68,10 @@ class Items:
         if partition == 0:
             self.number[row] = number
         return row
+
+    def named(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """int64[n]: rows of the items called so, -1 where there is none."""
+        return np.fromiter(map(self.row.get, names, repeat(-1)), np.int64, len(names))
 
     def rows(self, partition: int, numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         """int32[n]: rows of that partition's numbers, -1 where there is none any more."""

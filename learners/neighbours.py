@@ -81,7 +81,6 @@ def _vote(
 
 def rank(user: str, recent: Sequence[str], online: Online, k: int) -> Scored:
     """Best k (item, votes) for a history `recent`, oldest first."""
-    names, row = online.items.names, online.items.row
-    history = np.array([row.get(item, -1) for item in recent], np.int32)
+    names, history = online.items.names, online.items.named(recent).astype(np.int32)
     found, voted = votes(history, online.profiles.number(user), online, len(names))
     return best(names, voted[found[voted] > 0], found[voted[found[voted] > 0]], k)

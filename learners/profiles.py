@@ -44,7 +44,7 @@ class Profile(NamedTuple):
     @property
     def session(self) -> int:
         """How many of the last choices were made in one session."""
-        pauses = np.flatnonzero(self.gaps[1:] >= SESSION)
+        pauses = (self.gaps[1:] >= SESSION).nonzero()[0]
         return len(self.gaps) - (int(pauses[-1]) + 1 if len(pauses) else 0)
 
     def pauses(self, now: float) -> npt.NDArray[np.int64]:

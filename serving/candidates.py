@@ -8,7 +8,8 @@ import numpy as np
 
 from learners.compiled import compiled
 from learners.profiles import RECENT
-from serving.features import ABSENT, POPULAR, SOURCES
+from learners.ranks import ABSENT
+from serving.features import POPULAR, SOURCES
 
 TAKEN = {
     "deep": 60,
@@ -32,22 +33,26 @@ _FIRST_POPULAR, _LAST_POPULAR = POPULAR[0], POPULAR[-1]
 @compiled
 def gathered(
     deep: Any, deep_scores: Any, fresh: Any, popular: Any, more: Any, chosen: Any, named: Any, after: Any, around: Any, taste: Any,
-    basket: Any, voted: Any, votes: Any, easing: Any, eased: Any, open_to: Any, wanted: Any, repeats: bool, ties: Any, numbers: int,
+    basket: Any, voted: Any, votes: Any, easing: Any, eased: Any, open_to: Any, had: Any, repeats: bool, ties: Any, numbers: int,
     most: Any, counts: Any,
 ) -> Any:  # fmt: skip
     """The union of the sources' lists, in the order of `SOURCES`: int64 keys, every one once; uint8[keys, sources] ranks from 0, `ABSENT`
     where a source did not name it; of the sequence model's list, however long, scores, nan where it is not on it, and ranks.
 
-    Keys are rows of items, those from len(wanted) up to `numbers` are of items without one, and below 0 is what may not be shown. `deep`,
+    Keys are rows of items, those from len(open_to) up to `numbers` are of items without one, and below 0 is what may not be shown. `deep`,
     `fresh` and `popular` [half-lives, …] are lists of them, best first, `chosen` the history, oldest first. Of the other sources there are
     the rows that they name, and scores of all rows: the highest are taken, if above 0, equals by `ties`; compared as float32, so that what
-    only rounding tells apart is equal. `wanted`: what may be shown; `open_to`: and what may be shown again, if this stream `repeats`.
+    only rounding tells apart is equal. `open_to`: what may be shown, but not the rows `had`; `repeats`: this stream brings items back.
     `most` of each source are taken; `more`: what comes after all that is popular.
 
     Sets `counts`, float64[4, n]: how often each row was chosen among the last `RECENT`, how often at all, at which place last, counting
     from 1, and the score of the history.
     """
-    n, room = len(wanted), int(most.sum()) + len(more)
+    n, room = len(open_to), int(most.sum()) + len(more)
+    wanted = open_to.copy()
+    for row in had:
+        if 0 <= row < n:
+            wanted[row] = False
     keys, ranks, found = np.empty(room, np.int64), np.full((room, len(most)), ABSENT, np.uint8), 0
     place = np.full(numbers, -1, np.int32)
     held, holds = np.empty(len(chosen), np.int64), 0
@@ -115,7 +120,7 @@ def gathered(
             if source == _HISTORY and repeats:  # the newest ones come first
                 for at in range(len(chosen) - 1, max(len(chosen) - 1 - RECENT, -1), -1):
                     row = chosen[at]
-                    if size < NEWEST and 0 <= row < n and open_to[row] and row not in listed[:size]:
+                    if size < NEWEST and 0 <= row < n and wanted[row] and row not in listed[:size]:
                         listed[size] = row
                         size += 1
             for row in best[:leading]:

@@ -34,7 +34,6 @@ SOURCES = (
 )
 DEEP, RANKER = SOURCES.index("deep"), SOURCES.index("ranker")
 POPULAR = tuple(i for i, name in enumerate(SOURCES) if name.startswith("popular"))
-ABSENT = 255  # the rank of an item that a source did not name
 
 # Order is part of the wire format (Impression.features) and of the ranker's state: append only.
 FEATURES = (

@@ -19,11 +19,12 @@ from learners.near import near
 from learners.neighbours import votes
 from learners.occurrences import best_rows
 from learners.online import Online
+from learners.ranks import ABSENT
 from learners.weights import Scorer, Weights
 from serving.candidates import MOST, gathered
 from serving.catalogue import Catalogue
 from serving.exploration import plackett_luce
-from serving.features import ABSENT, RANKER, SOURCES, Facts, context, features
+from serving.features import RANKER, SOURCES, Facts, context, features
 from serving.guard import Guard, merged
 from serving.repeats import Repeats, never_happen
 
@@ -35,6 +36,8 @@ DAY = 86_400.0
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.integer]
+
+NOTHING = np.empty(0, np.int32)
 
 
 class Scored(NamedTuple):
@@ -57,7 +60,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Considered:
-    """An ask's candidates, in no order: `features` (`serving.features`), uint8 `ranks` by source, float32 `scores`; how many of the user's
+    """An ask's candidates, best first: `features` (`serving.features`), uint8 `ranks` by source, float32 `scores`; how many of the user's
     choices were known, the ranker's context, and the positions of what is the same for everybody.
     """
 
@@ -99,7 +102,7 @@ class Shared:
     fresh: list[str]  # newest first
     fresh_rows: npt.NDArray[np.int64]  # of the same, -1 where nobody chose it yet
     ranker: Scorer | None  # of all partitions; None before the first slate
-    order: list[int]  # sources in the order in which they fill a list (serving.guard)
+    order: npt.NDArray[np.int64]  # sources in the order in which they fill a list (serving.guard)
     once: bool  # this stream never brings an item back to a user
     positions: dict[str, int]  # that all this rests on
 
@@ -122,7 +125,7 @@ class View:
 
     def refresh(self) -> None:
         """Bring what is the same for everybody up to date; cheap enough for a few times a second."""
-        popularity, names, row = self.online.popularity, self.online.items.names, self.online.items.row
+        popularity, names = self.online.popularity, self.online.items.names
         scores = popularity.scores()
         n = len(scores)
         first = popularity.first_seen()[:n]
@@ -142,9 +145,9 @@ class View:
             first=first,
             popular=popular,
             fresh=announced,
-            fresh_rows=np.array([row.get(item, -1) for item in announced], np.int64),
+            fresh_rows=self.online.items.named(announced),
             ranker=weights.merged(list(self.weights.values())),
-            order=merged(list(self.guards.values())).order(),
+            order=np.array(merged(list(self.guards.values())).order()),
             once=never_happen(list(self.repeats.values())),
             positions=dict(self.positions),
         )
@@ -157,23 +160,28 @@ class View:
             mask[[r for item in self.catalogue.members(ask.categories) if (r := row.get(item, n)) < n]] = True
         else:
             mask = self.online.items.alive(n)
-        mask[[r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]] = False
+        if closed := [r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]:
+            mask[closed] = False
         return mask
 
     def keys(
-        self, ask: Ask, items: Sequence[str], rows: Rows, n: int, had: Collection[str], nameless: dict[str, int]
+        self, ask: Ask, items: Sequence[str], rows: npt.NDArray[np.int64], n: int, had: Collection[str], nameless: dict[str, int]
     ) -> npt.NDArray[np.int64]:
         """Keys of `items` (`serving.candidates`): their `rows`; of one in no row that may be shown n and its place in `nameless`, to which
         it is added; else -1.
         """
-        keys, row = np.where(rows < n, rows, -1), self.online.items.row
-        for place in np.flatnonzero(rows < 0).tolist():
+        row = self.online.items.row
+        if len(self.online.items.names) > n:  # some came since
+            rows = np.where(rows < n, rows, -1)
+        if missing := (rows < 0).nonzero()[0].tolist():
+            rows = rows.copy()
+        for place in missing:
             item = items[place]
             if (since := row.get(item)) is not None:  # it has one by now
-                keys[place] = since if since < n else -1
+                rows[place] = since if since < n else -1
             elif item not in ask.exclude and item not in had and self.catalogue.allows(item, ask.categories):
-                keys[place] = n + nameless.setdefault(item, len(nameless))
-        return keys
+                rows[place] = n + nameless.setdefault(item, len(nameless))
+        return rows
 
     def affinity(self, names: Sequence[str], past: Rows) -> npt.NDArray[np.float64]:
         """Of each of the items called `names`, the share of the history of items in the rows `past` that is in its categories."""
@@ -193,9 +201,7 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
     drawn, propensities = plackett_luce(found.scores, ask.k, temperature, rng)
     left = np.ones(len(found.items), np.bool_)
     left[drawn] = False
-    rest = np.flatnonzero(left)
-    sample = rng.choice(rest, min(SAMPLE, len(rest)), replace=False) if len(rest) else rest
-    first = np.argsort(-found.scores, kind="stable")
+    sample = rng.permutation(left.nonzero()[0])[:SAMPLE]
     items = found.items
     return Answer(
         items=[items[place] for place in drawn.tolist()],
@@ -203,9 +209,9 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
         propensities=propensities,
         reasons=reasons(found.ranks[drawn]),
         sample=[items[place] for place in sample.tolist()],
-        features=found.features[np.concatenate([drawn, sample]).astype(np.intp)],
-        candidates=[items[place] for place in first.tolist()],
-        ranks=found.ranks[first],
+        features=found.features[np.concatenate([drawn, sample])],
+        candidates=items,
+        ranks=found.ranks,
         seen=found.seen,
         context=found.context,
         positions=dict(view.positions),
@@ -216,17 +222,14 @@ def answer(view: View, ask: Ask, deep: Scored, temperature: float, rng: np.rando
 def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     """All that is known and thought of an ask's candidates; the same for the same state, whatever the order in which it came."""
     online, shared = view.online, view.shared
-    names, row = online.items.names, online.items.row
+    names = online.items.names
     n = len(names)  # other threads may add items: these are the ones that this answer knows
     past = online.profiles.get(ask.user) if ask.user else None
-    session = [row.get(item, -1) for item in ask.recent]
-    chosen = np.array(session, np.int32) if ask.recent else past.chosen if past else np.empty(0, np.int32)
+    chosen = online.items.named(ask.recent).astype(np.int32) if ask.recent else past.chosen if past else NOTHING
     open_to = view.open_to(ask, n)
-    wanted, had = open_to, frozenset[str]()
+    had, had_by_name = NOTHING, frozenset[str]()
     if shared.once:  # where streams do not repeat, a session's own items are no news to it either
-        wanted, had = open_to.copy(), frozenset(ask.recent)
-        rows = np.concatenate([past.had if past else chosen, chosen])
-        wanted[rows[(rows >= 0) & (rows < n)]] = False
+        had, had_by_name = np.concatenate([past.had, chosen]) if past else chosen, frozenset(ask.recent)
     own = past.place if past else None
     of_last = len(ask.recent) if ask.recent else past.session if past else 0
     around, (voted, voted_for), (eased, easing) = (
@@ -235,30 +238,33 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         regressed(chosen, own, online, n),
     )
     nameless = dict[str, int]()  # candidates that are in no row: n and above
-    deep_rows = view.keys(ask, deep.items, np.array([row.get(item, -1) for item in deep.items], np.int64), n, had, nameless)
-    fresh = view.keys(ask, shared.fresh, shared.fresh_rows, n, had, nameless)
+    deep_keys = view.keys(ask, deep.items, online.items.named(deep.items), n, had_by_name, nameless)
+    fresh = view.keys(ask, shared.fresh, shared.fresh_rows, n, had_by_name, nameless)
     counts = np.zeros((4, n))
 
     def gather(more: Sequence[int]) -> Any:
         return gathered(
-            deep_rows, deep.scores, fresh, shared.popular, np.array(more, np.int64), chosen, around.rows, around.after, around.around,
-            around.taste, around.basket, voted_for, voted, easing, eased, open_to, wanted, not shared.once, online.items.ties(n),
+            deep_keys, deep.scores, fresh, shared.popular, np.array(more, np.int64), chosen, around.rows, around.after, around.around,
+            around.taste, around.basket, voted_for, voted, easing, eased, open_to, had, not shared.once, online.items.ties(n),
             n + len(nameless), MOST, counts,
         )  # fmt: skip
 
     keys, ranks, scored, ranked = gather(())
     if len(keys) < ask.k:  # popular ones down to the last; were there none, what the user has had
         everything, taken = _everything(view, shared), set(keys.tolist())
-        for mask, hidden in ((wanted, had),) if taken else ((wanted, had), (open_to, frozenset[str]())):
-            rows = np.array([row.get(item, -1) for item in everything], np.int64)
-            numbers = view.keys(ask, everything, rows, n, hidden, nameless)
-            more = [key for key in numbers.tolist() if key not in taken and (key >= n or (key >= 0 and mask[key]))][: ask.k - len(taken)]
+        for rows, hidden in ((had, had_by_name),) if taken else ((had, had_by_name), (NOTHING, frozenset[str]())):
+            wanted = open_to.copy()
+            wanted[rows[(rows >= 0) & (rows < n)]] = False
+            numbers = view.keys(ask, everything, online.items.named(everything), n, hidden, nameless)
+            more = [key for key in numbers.tolist() if key not in taken and (key >= n or (key >= 0 and wanted[key]))][: ask.k - len(taken)]
             if taken or more:
                 break
         counts[:] = 0
         keys, ranks, scored, ranked = gather(more)
-    others = list(nameless)
-    items = [names[key] if key < n else others[key - n] for key in keys.tolist()]
+    of_all = list(nameless)
+    items = (
+        [names[key] if key < n else of_all[key - n] for key in keys.tolist()] if nameless else list(map(names.__getitem__, keys.tolist()))
+    )
     keys[keys >= n] = -1
     compared, popularity, age, idle, lately, ever, since = _known(
         keys, around.next, around.last, around.after, around.around, voted, around.taste, eased, around.basket,
@@ -274,7 +280,16 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         scores = learned if shared.order[0] == RANKER else None
     if scores is None:
         scores = _filled(ranks, shared.order)
-    return Considered(items, values, ranks, scores, past.n if past else 0, situation, shared.positions)
+    best = np.argsort(-scores, kind="stable")
+    return Considered(
+        [items[place] for place in best.tolist()],
+        values[best],
+        ranks[best],
+        scores[best],
+        past.n if past else 0,
+        situation,
+        shared.positions,
+    )
 
 
 @compiled
@@ -317,21 +332,31 @@ def _everything(view: View, shared: Shared) -> list[str]:
     return [item for item in dict.fromkeys([*counted, *view.catalogue.announced, *view.fallback]) if item]
 
 
-def _filled(ranks: npt.NDArray[np.uint8], order: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Scores that put the first source's list first, then what the second adds, and so on: -0, -1, -2, …"""
-    of, rows = ranks[:, order], np.arange(len(ranks))
-    lead = (of != ABSENT).argmax(1)  # first source in the order that names the item
-    place = np.empty(len(ranks), np.float32)
-    place[np.argsort(lead * (ABSENT + 1) + of[rows, lead], kind="stable")] = -rows
-    return place
+@compiled
+def _filled(ranks: Any, order: Any) -> Any:
+    """Scores, float32, that put the first source's list first, then what the second adds, and so on: -0, -1, -2, …"""
+    keys = np.empty(len(ranks), np.int64)
+    for candidate in range(len(ranks)):
+        for lead in range(len(order)):  # the first source in the order that names it
+            rank = ranks[candidate, order[lead]]
+            if rank != ABSENT:
+                keys[candidate] = lead * ABSENT + rank
+                break
+    scores = np.empty(len(ranks), np.float32)
+    for place, candidate in enumerate(np.argsort(keys, kind="mergesort")):
+        scores[candidate] = -np.float32(place)
+    return scores
+
+
+_TEXT = [[f"{source}:{rank + 1}" for rank in range(ABSENT)] for source in SOURCES]
 
 
 def reasons(ranks: npt.NDArray[np.uint8]) -> list[str]:
     """Which sources put each item there, best first: `covisited:1 deep:4` (ranks count from 1)."""
     of = ranks.copy()
     of[:, RANKER] = ABSENT
-    best = np.argsort(of, axis=1, kind="stable")[:, :3]
-    return [
-        " ".join(f"{SOURCES[source]}:{row[source] + 1}" for source in three if row[source] != ABSENT)
-        for row, three in zip(of.tolist(), best.tolist(), strict=True)
-    ]
+    out = []
+    for row in of.tolist():
+        best = sorted(range(len(SOURCES)), key=row.__getitem__)[:3]
+        out.append(" ".join([_TEXT[source][row[source]] for source in best if row[source] != ABSENT]))
+    return out

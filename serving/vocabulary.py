@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +33,13 @@ class Vocabulary:
 
     def encode(self, items: Sequence[str], pauses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """int64[2, LENGTH] (`learners.histories`) of the newest items that are known, right-aligned, zeros before them."""
-        rows = np.fromiter((self.row.get(item, 0) for item in items), np.int64, len(items))
-        known = np.flatnonzero(rows)[-LENGTH:]
+        rows = np.fromiter(map(self.row.get, items, repeat(0)), np.int64, len(items))
+        known = rows.nonzero()[0][-LENGTH:]
         out = np.zeros((2, LENGTH), np.int64)
         out[:, LENGTH - len(known) :] = rows[known], pauses[known]
         return out
 
     def decode(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> tuple[list[str], npt.NDArray[np.float32]]:
         """Items and scores of the model's best rows, best first."""
-        known, items = (rows > 0) & (rows <= len(self.items)), self.items
-        return [items[row - 1] for row in rows[known].tolist()], scores[known]
+        known = (rows > 0) & (rows <= len(self.items))
+        return list(map(self.items.__getitem__, (rows[known] - 1).tolist())), scores[known]

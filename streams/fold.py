@@ -22,7 +22,8 @@ from feedback.harm import Judged
 from learners import crossed, occurrences, popularity, profiles
 from learners.online import Memory, Online
 from learners.ranker import ListwiseRanker
-from serving.features import ABSENT, CONTEXTS, DEEP, FEATURES, GAPS, SOURCES
+from learners.ranks import ABSENT
+from serving.features import CONTEXTS, DEEP, FEATURES, GAPS, SOURCES
 from serving.guard import Guard, dcg
 from serving.repeats import Repeats
 from streams import topics

@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Meta
 from pydantic import ValidationError
 
-from serving.features import SOURCES
 from streams import timeline, topics
 from streams.events import MAX_BYTES, Erasure, Feedback, Interaction, Item, Kind
 from streams.timeline import Erased, Impression, Interacted, Reacted, Shown, Source
@@ -165,7 +164,7 @@ def _shown(source: Source, key: bytes | None, value: bytes) -> Shown | None:
         rows = len(impression.shown) + len(impression.sample)
         if len(timeline.unpack(impression.features, "<f2", 1)) % max(rows, 1):  # a server of another version has other features
             raise ValueError(f"features: not {rows} rows")
-        timeline.unpack_ranks(impression.ranks, len(impression.candidates), len(SOURCES))
+        timeline.unpack_ranks(impression.ranks, len(impression.candidates))
     except (msgspec.DecodeError, ValueError) as error:
         raise Refused("invalid", str(error)[:300]) from None
     if not impression.user:

@@ -7,13 +7,14 @@ public impression log `recommendations.v1`, there as JSON.
 from __future__ import annotations
 
 import base64
-import zlib
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
+
+from learners import ranks as by_source
 
 MOST = 1_000  # entries of a list in an impression
 ShortText = Annotated[str, Meta(max_length=256)]
@@ -79,7 +80,7 @@ class Impression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `shown` k item ids in order, `propensities` of each position, `sample` item ids drawn uniformly from the candidates
     not shown; `features` base64 of float16[len(shown) + len(sample), n_features]; `candidates` ids, best first, and
-    `ranks` base64 of zlib of uint8[len(candidates), n_sources], 255 = not in that source's list (order: `serving.features`).
+    `ranks` base64 of `learners.ranks`: which source (order: `serving.features`) named it at which rank, counting from 0.
     `seen` = how many of the user's interactions the answer knew; `positions` {timeline partition: next offset} of the
     state it rests on; `version` whose list is among the ranks (0: none); `assigned`: the user's, list or not, and its arm (live or
     canary); `probe` = asked by us, never shown; `context` of the ranker (`serving.features.GAPS`); `refreshed`: positions of what is
@@ -139,17 +140,10 @@ def unpack(text: str, dtype: Any, columns: int) -> npt.NDArray[Any]:
 
 
 def pack_ranks(ranks: npt.NDArray[np.uint8]) -> str:
-    """Ranks, most of which are absent, as base64 text of zlib, row-major: a third of the size."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(ranks).tobytes(), 1)).decode()
+    """uint8[rows, sources], `learners.ranks`, as base64 text."""
+    return base64.b64encode(by_source.packed(ranks)).decode()
 
 
-def unpack_ranks(text: str, rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """Array [rows, columns] of what `pack_ranks` gave; ValueError where it is none of that size, however large it would become."""
-    stream = zlib.decompressobj()
-    try:
-        whole = stream.decompress(base64.b64decode(text, validate=True), rows * columns + 1)
-    except zlib.error as error:
-        raise ValueError(f"not zlib: {error}") from None
-    if len(whole) != rows * columns or not stream.eof:
-        raise ValueError(f"not {rows} rows of {columns}")
-    return np.frombuffer(whole, np.uint8).reshape(rows, columns)
+def unpack_ranks(text: str, rows: int) -> npt.NDArray[np.uint8]:
+    """uint8[rows, sources] of what `pack_ranks` gave; ValueError where it is not of so many rows."""
+    return by_source.unpacked(base64.b64decode(text, validate=True), rows)

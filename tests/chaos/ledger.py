@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Producer
 
-from serving.features import ABSENT, FEATURES, SOURCES
+from learners.ranks import ABSENT
+from serving.features import FEATURES, SOURCES
 from streams import topics
 from streams.kafka import Kafka
 from streams.timeline import pack, pack_ranks

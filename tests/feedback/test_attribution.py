@@ -1,7 +1,5 @@
 """Attribution: which answers wait, which are due, what a choice says about one and what is learned from it."""
 
-import zlib
-
 import msgspec
 import numpy as np
 import pytest
@@ -24,6 +22,7 @@ from feedback.attribution import (
     unpack,
     verdict,
 )  # fmt: skip
+from learners.ranks import packed
 
 SOURCES, FEATURES = 3, 2
 
@@ -38,7 +37,7 @@ def logged(shown: list[str] | None = None, sample: list[str] | None = None, valu
     candidates = [*shown, *sample, *"defghijk"]
     if values is None:
         values = np.arange(len(shown) + len(sample))[:, None] * np.ones(FEATURES)
-    ranks = zlib.compress(np.arange(len(candidates) * SOURCES, dtype=np.uint8).tobytes())
+    ranks = packed(np.arange(len(candidates) * SOURCES, dtype=np.uint8).reshape(-1, SOURCES))
     return Logged(shown, sample, values.astype(np.float16).tobytes(), candidates, ranks)
 
 

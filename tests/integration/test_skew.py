@@ -12,7 +12,8 @@ import pytest
 
 from infra import control, state
 from learners.online import Online
-from serving.features import DEEP, FEATURES, SOURCES
+from learners.ranks import ABSENT
+from serving.features import DEEP, FEATURES
 from serving.recommend import Ask, Scored, View, consider
 from streams import topics
 from streams.fold import Fold, Log
@@ -86,7 +87,7 @@ def test_features_of_served_impressions_are_those_of_a_replay_to_their_positions
             refreshed = made.refreshed
         replayed.to(made.positions)
         found = consider(replayed.view, Ask(made.user, len(made.shown)), Scored())
-        assert (unpack_ranks(made.ranks, len(made.candidates), len(SOURCES))[:, DEEP] == 255).all(), "the replay has no deep model"
+        assert (unpack_ranks(made.ranks, len(made.candidates))[:, DEEP] == ABSENT).all(), "the replay has no deep model"
         place = {item: at for at, item in enumerate(found.items)}
         there = unpack(made.features, "<f2", len(FEATURES)).astype(float)
         here = found.features[[place[item] for item in (*made.shown, *made.sample)]].astype(float)

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.profiles import RECENT
+from learners.ranks import ABSENT
 from serving.candidates import MOST, NEWEST, TAKEN, gathered
-from serving.features import ABSENT, POPULAR, SOURCES
+from serving.features import POPULAR, SOURCES
 
 N, NAMELESS = 40, 3  # rows, and items in none
 SCORED = ("after", "covisited", "taste", "basket", "neighbours", "ease")
@@ -21,7 +22,8 @@ class Asked:
         self.scores = {name: rng.integers(0, 9, N) * rng.random() for name in SCORED}
         self.named = {name: rng.permutation(N) for name in ("near", "neighbours", "ease")}
         self.open_to = rng.random(N) < 0.8
-        self.wanted = self.open_to if repeats else self.open_to & (rng.random(N) < 0.7)
+        had = rng.integers(-1, N + 3, 0 if repeats else 14).astype(np.int32)
+        self.wanted = self.open_to & ~np.isin(np.arange(N), had)
         self.ties, self.chosen = rng.permutation(N), rng.integers(-1, N + 3, rng.integers(0, 90)).astype(np.int32)
         lists = [rng.permutation(np.arange(-1, N + NAMELESS))[: rng.integers(0, N)] for _ in range(2)]
         self.deep, self.fresh = lists
@@ -31,7 +33,7 @@ class Asked:
         self.keys, self.ranks, self.scored, self.ranked = gathered(
             self.deep, self.deep_scores, self.fresh, self.popular, np.array(more, np.int64), self.chosen, self.named["near"],
             self.scores["after"], self.scores["covisited"], self.scores["taste"], self.scores["basket"], self.named["neighbours"],
-            self.scores["neighbours"], self.named["ease"], self.scores["ease"], self.open_to, self.wanted, repeats, self.ties,
+            self.scores["neighbours"], self.named["ease"], self.scores["ease"], self.open_to, had, repeats, self.ties,
             N + NAMELESS, most, self.counts,
         )  # fmt: skip
 
@@ -56,7 +58,7 @@ def test_each_source_names_its_best_that_may_be_shown(seed: int, repeats: bool) 
             best = [row for row in range(N) if made.wanted[row] and made.scores[name][row] > 0]
             wanted = sorted(best, key=lambda row: (-np.float32(made.scores[name][row]), made.ties[row]))[:k]
         elif name == "history":
-            recent = [row for row in made.chosen[-RECENT:].tolist() if 0 <= row < N and made.open_to[row]]
+            recent = [row for row in made.chosen[-RECENT:].tolist() if 0 <= row < N and made.wanted[row]]
             often = sorted((row for row in latest if made.wanted[row]), key=lambda row: (-past.count(row), latest.index(row)))[:k]
             wanted = list(dict.fromkeys([*list(dict.fromkeys(reversed(recent)))[:NEWEST], *often]))[:k] if repeats else []
         elif source in POPULAR:
@@ -103,6 +105,7 @@ def test_a_rank_beyond_a_byte_is_not_absence(rank: int) -> None:
     every, counts = np.ones(n, np.bool_), np.zeros((4, n))
     _, ranks, _, _ = gathered(
         np.arange(n), np.ones(n, np.float32), nobody, np.full((5, 1), -1), nobody, np.empty(0, np.int32), nobody, none, none, none, none,
-        nobody, none, nobody, none, every, every, True, np.arange(n), n, np.where(np.arange(len(SOURCES)) == 0, n, 0), counts,
+        nobody, none, nobody, none, every, np.empty(0, np.int32), True, np.arange(n), n, np.where(np.arange(len(SOURCES)) == 0, n, 0),
+        counts,
     )  # fmt: skip
     assert ranks[rank, 0] == min(rank, ABSENT - 1)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learners.ranks import ABSENT
 from serving.client import PERSONAL
-from serving.features import ABSENT, COMPARED, DEEP, FEATURES, POPULAR, RANKER, SOURCES, Facts, features
+from serving.features import COMPARED, DEEP, FEATURES, POPULAR, RANKER, SOURCES, Facts, features
 
 
 def facts(n: int, **given_: object) -> Facts:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from learners.crossed import WIDTH
 from learners.near import rank
 from learners.online import Online
+from learners.ranks import ABSENT
 from learners.weights import LEAST, Weights
 from serving.candidates import NEWEST
-from serving.features import ABSENT, CONTEXTS, FEATURES, RANKER, SOURCES
+from serving.features import CONTEXTS, FEATURES, RANKER, SOURCES
 from serving.guard import Guard
 from serving.recommend import SAMPLE, Answer, Ask, Scored, View, answer, reasons
 from serving.repeats import Repeats

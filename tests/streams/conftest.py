@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from serving.features import ABSENT, FEATURES, SOURCES
+from learners.ranks import ABSENT
+from serving.features import FEATURES, SOURCES
 from streams import timeline
 from streams.fold import Log
 from streams.timeline import Impression, Interacted, Source

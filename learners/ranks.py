@@ -1,0 +1,34 @@
+"""Ranks of an answer's candidates by source, as bytes: most sources do not name most of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+ABSENT = 255  # the rank of an item that a source did not name
+
+
+def packed(ranks: npt.NDArray[np.uint8]) -> bytes:
+    """Of uint8[n, sources], row-major: a byte, how many sources; a bit each, 1 where there is a rank; those ranks, a byte each."""
+    named = ranks != ABSENT
+    data: bytes = bytes([ranks.shape[1]]) + np.packbits(named).tobytes() + ranks[named].tobytes()
+    return data
+
+
+def unpacked(data: bytes, n: int) -> npt.NDArray[np.uint8]:
+    """uint8[n, sources] of what `packed` gave; ValueError where it is not of n candidates.
+
+    >>> ranks = np.array([[0, 255], [255, 255], [1, 0]], np.uint8)
+    >>> len(packed(ranks)), unpacked(packed(ranks), 3).tolist() == ranks.tolist()
+    (5, True)
+    """
+    if not data:
+        raise ValueError("no ranks")
+    sources, bits = data[0], np.frombuffer(data, np.uint8, offset=1)
+    head = -(-n * sources // 8)
+    named = np.unpackbits(bits[:head], count=n * sources).astype(np.bool_)
+    if len(bits) - head != named.sum():
+        raise ValueError(f"ranks: not {n} rows of {sources}")
+    out = np.full(n * sources, ABSENT, np.uint8)
+    out[named] = bits[head:]
+    return out.reshape(n, sources)

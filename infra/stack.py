@@ -50,7 +50,7 @@ class Stack:
         """Start everything; the trainer follows in the background, it is needed last and slowest to come."""
         began = time.monotonic()
         if not self._kafka_given:
-            self.broker = await asyncio.to_thread(Broker.prepare, self.folder / "kafka", self._password)
+            self.broker = await asyncio.to_thread(Broker.prepare, self.folder / "kafka", self._password, lasting=True)
             kafka = dataclasses.replace(self.settings.kafka, bootstrap=self.broker.bootstrap, client=self.broker.client)
             self.settings = self.settings.model_copy(update={"kafka": kafka})
             await self._start(Process("kafka", self.broker.command, self._kafka_answers))

@@ -85,6 +85,8 @@ async def ask(url: str, requests: list[bytes], clients: int, seconds: float) -> 
                     failed += 1
 
         await asyncio.gather(*(client() for _ in range(clients)))
+    if not latencies:
+        raise SystemExit(f"no answer from {url} within {seconds} s; {failed} requests failed")
     p50, p99 = np.percentile(latencies, [50, 99]) * 1000
     return {"lists": len(latencies), "failed": failed, "p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
 

@@ -75,15 +75,10 @@ class Occurrences:
 
 
 def best(names: Sequence[str], rows: npt.NDArray[np.signedinteger], scores: npt.NDArray[Any], k: int) -> Scored:
-    """The k highest as (name of the row, score), ties by name."""
-    return [(names[row], score) for row, score in best_rows(names, rows, scores, k)]
-
-
-def best_rows(names: Sequence[str], rows: npt.NDArray[np.signedinteger], scores: npt.NDArray[Any], k: int) -> list[tuple[int, float]]:
-    """The k highest as (row, score), ties by the name of the row; rows without one are left out."""
+    """The k highest as (name of the row, score), ties by name; rows without one are left out."""
     if len(rows) > k:
         least: Any = np.partition(scores, len(rows) - k)[len(rows) - k] if k else np.inf
         kept = scores >= least
         rows, scores = rows[kept], scores[kept]
-    entries = zip(rows.tolist(), scores.tolist(), strict=True)
-    return sorted((e for e in entries if names[e[0]]), key=lambda entry: (-entry[1], names[entry[0]]))[:k]
+    named = ((names[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True) if names[row])
+    return sorted(named, key=lambda one: (-one[1], one[0]))[:k]

@@ -17,7 +17,6 @@ from learners.compiled import compiled
 from learners.ease import regressed
 from learners.near import near
 from learners.neighbours import votes
-from learners.occurrences import best_rows
 from learners.online import Online
 from learners.ranks import ABSENT
 from learners.weights import Scorer, Weights
@@ -125,16 +124,17 @@ class View:
 
     def refresh(self) -> None:
         """Bring what is the same for everybody up to date; cheap enough for a few times a second."""
-        popularity, names = self.online.popularity, self.online.items.names
+        popularity, items, names = self.online.popularity, self.online.items, self.online.items.names
         scores = popularity.scores()
         n = len(scores)
+        ties, alive = items.ties(n), items.alive(n)
         first = popularity.first_seen()[:n]
         k = min(POPULAR_KEPT, n)
         popular = np.full((scores.shape[1], k), -1)
         for column, into in zip(scores.T, popular, strict=True):
             rows = np.argpartition(-column, k - 1)[:k] if k else np.empty(0, np.intp)
-            best = [r for r, _ in best_rows(names, rows, column[rows], k)]
-            into[: len(best)] = best
+            rows = rows[alive[rows]]
+            into[: len(rows)] = rows[np.lexsort((ties[rows], -column[rows]))]
         newest = np.argsort(-np.where(np.isfinite(first), first, -np.inf), kind="stable")[:FRESH_KEPT]
         fresh = {names[r]: float(first[r]) for r in newest if names[r] and np.isfinite(first[r])}
         fresh |= dict(list(self.catalogue.announced.items())[-FRESH_KEPT:])
@@ -145,7 +145,7 @@ class View:
             first=first,
             popular=popular,
             fresh=announced,
-            fresh_rows=self.online.items.named(announced),
+            fresh_rows=items.named(announced),
             ranker=weights.merged(list(self.weights.values())),
             order=np.array(merged(list(self.guards.values())).order()),
             once=never_happen(list(self.repeats.values())),

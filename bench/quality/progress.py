@@ -15,5 +15,6 @@ class Progress:
     def __call__(self, done: int, all: int, now: str = "") -> None:
         if self._first < 0:
             self._first, self._began = done, time.monotonic()
-        left = (time.monotonic() - self._began) * (all - done) / max(done - self._first, 1)
-        print(f"\r{done} of {all} {self._unit}, {left:.0f} s left   {now:50}", end="", file=sys.stderr, flush=True)
+        took = time.monotonic() - self._began
+        left = f", {took * (all - done) / (done - self._first):.0f} s left" if done > self._first else ""
+        print(f"\r{done} of {all} {self._unit}{left}   {now:50}", end="", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
@@ -20,6 +21,7 @@ from infra.provisioning import provision
 from learners.online import Memory
 from serving.features import FEATURES, SOURCES
 from streams import topics
+from streams.reader import QUIET_S
 from streams.timeline import pack, pack_ranks
 from tests.chaos import oracle
 from tests.chaos.cluster import Cluster, prepare, wait
@@ -159,6 +161,34 @@ def test_impressions_that_wait_for_others_when_a_worker_is_killed_are_folded_onc
     finally:
         producer.close(timeout=5)
         shared.end("worker-0", SIGTERM)
+
+
+def test_an_idle_worker_seldom_asks_for_news_and_hears_of_them(shared: Cluster) -> None:
+    def folded() -> int:
+        return control.standings(shared.kafka)[0].counts.get("interactions", 0)
+
+    def waits(seconds: float) -> float:
+        """How often a second the worker waited for something."""
+        status = Path(f"/proc/{shared.workers['worker-0'].pid}/status")
+        before, began = _waited(status), time.monotonic()
+        time.sleep(seconds)
+        return (_waited(status) - before) / (time.monotonic() - began)
+
+    shared.start_worker("worker-0")
+    try:
+        wait(lambda: shared.is_ready("worker-0"), 40)
+        time.sleep(QUIET_S + 2)
+        idle, before = waits(2), folded()
+        event = {"user": "ann", "item": "tea", "kind": "click", "at": datetime.now(UTC).isoformat()}
+        control.send(shared.kafka, topics.INTERACTIONS, b"ann", json.dumps(event).encode())
+        wait(lambda: folded() > before, 5)
+        assert idle < 0.7 * waits(1)
+    finally:
+        shared.end("worker-0", SIGTERM)
+
+
+def _waited(status: Path) -> int:
+    return int(next(line for line in status.read_text().splitlines() if line.startswith("voluntary_ctxt_switches")).split()[1])
 
 
 def impression(number: int) -> dict[str, Any]:

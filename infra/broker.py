@@ -14,12 +14,12 @@ from infra.bootstrap import JARS, TOOLS
 from infra.ports import HOST, free_ports
 
 _JVM = ["-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto", "-Xlog:disable", "-Xlog:all=error:stderr"]
-_HASTY = "-XX:TieredStopAtLevel=1"  # saves 30 CPU-s of compiling, and costs a third more CPU from then on
+_HASTY = "-XX:TieredStopAtLevel=1"  # no 30 CPU-s of compiling in its first minutes, a third more CPU from then on
 
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker's folder and ports. `password`: then clients must log in as `headrace` by SASL PLAIN. `lasting`: for more than minutes."""
+    """A broker's folder and ports. `password`: then clients must log in as `headrace` by SASL PLAIN. `lasting`: for many minutes."""
 
     folder: Path
     port: int

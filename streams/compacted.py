@@ -55,9 +55,11 @@ async def read(kafka: Kafka, place: tuple[str, int, int], turn: asyncio.Lock, ta
                         given = clock()
                     for message in messages if len(good) < len(messages) else ():
                         error = message.error()
-                        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                        if error is None:
+                            end = -1  # it ended before, where a transaction was being ended that we are given now
+                        elif error.code() == KafkaError._PARTITION_EOF:
                             end = message.offset() or 0
-                        elif error is not None:
+                        else:
                             _refuse(error)
                     await asyncio.sleep(0 if good else 0.002)
         return end, reader.get_watermark_offsets(TopicPartition(*place[:2]), cached=True)[1]

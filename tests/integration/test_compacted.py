@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams import compacted
 from streams.kafka import Kafka
-from tests.integration.conftest import Running
+from tests.integration.conftest import Running, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
@@ -40,10 +40,12 @@ def write(
     end(producer)
 
 
-def read(kafka: Kafka, topic: str, offset: int = 0) -> list[tuple[int, bytes | None]]:
+def read(kafka: Kafka, topic: str, offset: int = 0, partition: int = 0) -> list[tuple[int, bytes | None]]:
     got: list[tuple[int, bytes | None]] = []
     asyncio.run(
-        compacted.read(kafka, (topic, 0, offset), asyncio.Lock(), lambda batch: got.extend((m.offset() or 0, m.key()) for m in batch))
+        compacted.read(
+            kafka, (topic, partition, offset), asyncio.Lock(), lambda batch: got.extend((m.offset() or 0, m.key()) for m in batch)
+        )
     )
     return got
 
@@ -75,6 +77,7 @@ def test_an_open_transaction_ends_it_there(stack: Running, place: str) -> None:
 def test_one_after_the_other_and_one_that_waits_holds_nobody_up(stack: Running, place: str) -> None:
     for partition in (0, 1):
         write(stack.kafka, place, range(6000), partition=partition)
+        until(lambda at=partition: len(read(stack.kafka, place, partition=at)) == 6000, timeout=20)  # type: ignore[misc] # its markers are there
     order: list[str] = []
 
     async def both() -> None:

@@ -149,7 +149,7 @@ async def released(
     """A stack that has learned the first events and, if `deep`, released a model, its trainer paused; the flow that has sent them, and the
     users who came last, in any order.
     """
-    stack = Stack(settings or Settings(), folder / "stack", say, lasting=True)
+    stack = Stack(settings or Settings(), folder / "stack", say)
     try:
         await stack.start()
         flow, until = Flow(stack, source), time.monotonic() + 600

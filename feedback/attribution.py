@@ -6,6 +6,8 @@ after those that the answer knew (`seen`), which does not depend on how records 
 
 from __future__ import annotations
 
+import zlib
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +118,10 @@ def verdict(logged: Logged, item: str, sources: int) -> npt.NDArray[np.uint8]:
     """
     ranks = np.full(sources + 1, ABSENT, np.uint8)
     if item in logged.candidates:
-        table = unpacked(logged.ranks, len(logged.candidates))
+        try:
+            table = unpacked(logged.ranks, len(logged.candidates))
+        except ValueError:  # of a timeline's time before `learners.ranks`; ingest has checked all that came since
+            table = np.frombuffer(zlib.decompress(logged.ranks), np.uint8).reshape(len(logged.candidates), -1)
         known = min(table.shape[1], sources)
         ranks[:known] = table[logged.candidates.index(item), :known]
     if item in logged.shown:

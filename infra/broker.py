@@ -13,25 +13,23 @@ from uuid import uuid4
 from infra.bootstrap import JARS, TOOLS
 from infra.ports import HOST, free_ports
 
-_JVM = ["-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto", "-Xlog:disable", "-Xlog:all=error:stderr"]
-_HASTY = "-XX:TieredStopAtLevel=1"  # no 30 CPU-s of compiling in its first minutes, a third more CPU from then on
+_JVM = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xlog:disable", "-Xlog:all=error:stderr"]
 
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker's folder and ports. `password`: then clients must log in as `headrace` by SASL PLAIN. `lasting`: for many minutes."""
+    """A broker's folder and ports. `password`: then clients must log in as `headrace` by SASL PLAIN."""
 
     folder: Path
     port: int
     controller: int
     password: str = ""
-    lasting: bool = False
 
     @staticmethod
-    def prepare(folder: Path, password: str = "", lasting: bool = False) -> Broker:
+    def prepare(folder: Path, password: str = "") -> Broker:
         """Write the configuration and format the disk."""
         port, controller = free_ports(2)
-        broker = Broker(folder, port, controller, password, lasting)
+        broker = Broker(folder, port, controller, password)
         folder.mkdir(parents=True, exist_ok=True)
         door = "SASL_PLAINTEXT" if password else "PLAINTEXT"
         lines = {
@@ -70,7 +68,7 @@ class Broker:
         properties.touch(mode=0o600)
         properties.write_text("".join(f"{k}={v}\n" for k, v in lines.items()))
         subprocess.run(
-            ["java", *_JVM, _HASTY, "-cp", f"{JARS}/*", "kafka.tools.StorageTool", "format", "-t", str(uuid4()), "-c", str(properties)],
+            ["java", *_JVM, "-cp", f"{JARS}/*", "kafka.tools.StorageTool", "format", "-t", str(uuid4()), "-c", str(properties)],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60,
         )  # fmt: skip
         return broker
@@ -95,8 +93,7 @@ class Broker:
         """The first stop leaves an archive of loaded classes behind: later starts take a third of the time."""
         archive = TOOLS / "kafka-classes.jsa"
         share = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else [f"-XX:ArchiveClassesAtExit={archive}.{os.getpid()}"]
-        hasty = [] if self.lasting else [_HASTY]
-        return ["java", *_JVM, *hasty, *share, "-cp", f"{JARS}/*", "kafka.Kafka", str(self.folder / "server.properties")]
+        return ["java", *_JVM, *share, "-cp", f"{JARS}/*", "kafka.Kafka", str(self.folder / "server.properties")]
 
     def keep_archive(self) -> None:
         """After a clean stop: put the class archive where the next start finds it."""

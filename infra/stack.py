@@ -27,7 +27,7 @@ SILENCE_S = 10.0  # a Triton that has not answered for twice as long hangs
 class Stack:
     """What runs and where. `kafka_given` and `triton_given`: use that address, start none of our own.
 
-    `folder` holds everything the stack writes: the broker's disk, Triton's repository, one log a process. `lasting`: as for `Broker`.
+    `folder` holds everything the stack writes: the broker's disk, Triton's repository, one log a process.
     """
 
     def __init__(
@@ -38,10 +38,9 @@ class Stack:
         kafka_given: bool = False,
         triton_given: bool = False,
         sasl_password: str = "",
-        lasting: bool = False,
     ) -> None:
         self.settings, self.folder, self.say = settings, folder, say
-        self._kafka_given, self._triton_given, self._password, self._lasting = kafka_given, triton_given, sasl_password, lasting
+        self._kafka_given, self._triton_given, self._password = kafka_given, triton_given, sasl_password
         self.supervisor = Supervisor(folder / "logs", say)
         self.broker: Broker | None = None
         self.times: dict[str, float] = {}
@@ -51,7 +50,7 @@ class Stack:
         """Start everything; the trainer follows in the background, it is needed last and slowest to come."""
         began = time.monotonic()
         if not self._kafka_given:
-            self.broker = await asyncio.to_thread(Broker.prepare, self.folder / "kafka", self._password, self._lasting)
+            self.broker = await asyncio.to_thread(Broker.prepare, self.folder / "kafka", self._password)
             kafka = dataclasses.replace(self.settings.kafka, bootstrap=self.broker.bootstrap, client=self.broker.client)
             self.settings = self.settings.model_copy(update={"kafka": kafka})
             await self._start(Process("kafka", self.broker.command, self._kafka_answers))

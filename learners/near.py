@@ -155,7 +155,7 @@ def rank(user: str, recent: Sequence[str], online: Online, k: int) -> tuple[Scor
     >>> after, [item for item, _ in both]
     ([('cup', 0.5)], ['cup', 'pot'])
     """
-    names, row = online.items.names, online.items.row
-    found = near(np.array([row.get(item, -1) for item in recent], np.int32), len(recent), online.profiles.number(user), online, len(names))
+    names, history = online.items.names, online.items.named(recent).astype(np.int32)
+    found = near(history, len(recent), online.profiles.number(user), online, len(names))
     after, both = found.rows[found.after[found.rows] > 0], found.rows[found.around[found.rows] > 0]
     return best(names, after, found.after[after], k), best(names, both, found.around[both], k)

@@ -16,13 +16,13 @@ def packed(ranks: npt.NDArray[np.uint8]) -> bytes:
 
 
 def unpacked(data: bytes, n: int) -> npt.NDArray[np.uint8]:
-    """uint8[n, sources] of what `packed` gave; ValueError where it is not of n candidates.
+    """uint8[n, sources] of what `packed` gave; ValueError where it is not of n candidates, which is sure from 8 sources on.
 
     >>> ranks = np.array([[0, 255], [255, 255], [1, 0]], np.uint8)
     >>> len(packed(ranks)), unpacked(packed(ranks), 3).tolist() == ranks.tolist()
     (5, True)
     """
-    if not data:
+    if not data or not data[0]:
         raise ValueError("no ranks")
     sources, bits = data[0], np.frombuffer(data, np.uint8, offset=1)
     head = -(-n * sources // 8)

@@ -37,9 +37,8 @@ from streams.standing import Incompatible
 SESSION_S = 6
 SHOWN_WAIT_S = 0.1  # impressions alone wait so long for others: nobody waits for them, and each commit of the fold costs the broker 2 ms
 QUIET_S = 2.0  # without a record, after which a fetch waits for the first one
-QUIET_MS = (
-    100  # and for how long: a partition that is read again meanwhile waits for those that are not, as one fetch is under way at a time
-)
+# And for how long: a partition that is read again meanwhile waits for those that are not, as one fetch is under way at a time.
+QUIET_MS = 100
 PACED_BYTES = 1 << 16  # for which a fetch does not wait longer
 BATCH = 1000  # records of one batch, at most
 BEAT_S = 1.0  # an idle partition still says how fresh it is

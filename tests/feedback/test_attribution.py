@@ -1,5 +1,7 @@
 """Attribution: which answers wait, which are due, what a choice says about one and what is learned from it."""
 
+import zlib
+
 import msgspec
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from feedback.attribution import (
     unpack,
     verdict,
 )  # fmt: skip
-from learners.ranks import packed
+from learners.ranks import packed, unpacked
 
 SOURCES, FEATURES = 3, 2
 
@@ -123,6 +125,12 @@ def test_a_verdict_has_each_sources_rank_of_the_item_and_last_its_place_as_shown
     assert verdict(logged(), "t", SOURCES).tolist() == [12, 13, 14, 255]
     assert verdict(logged(), "elsewhere", SOURCES).tolist() == [255] * 4
     assert verdict(logged(), "c", SOURCES + 2).tolist() == [6, 7, 8, 255, 255, 2]  # by a server that knew two sources less
+
+
+def test_so_does_one_by_a_server_that_zipped_its_ranks() -> None:
+    zipped = zlib.compress(unpacked(logged().ranks, len(logged().candidates)).tobytes(), 1)
+    old = msgspec.structs.replace(logged(), ranks=zipped)
+    assert [verdict(old, item, SOURCES).tolist() for item in "act"] == [verdict(logged(), item, SOURCES).tolist() for item in "act"]
 
 
 def test_a_place_beyond_a_byte_is_not_absence() -> None:

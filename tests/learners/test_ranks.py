@@ -30,4 +30,4 @@ def test_any_bytes_are_ranks_of_so_many_or_refused(data: bytes, rows: int) -> No
         found = unpacked(data, rows)
     except ValueError:
         return
-    assert found.shape == (rows, data[0])
+    assert found.shape == (rows, data[0]) and data[0]

@@ -143,6 +143,10 @@ def outcome(value: bytes, topic: int) -> str:
         {"id": "x" * 300},
         {"arm": "leg"},
         {"features": "AAAA"},
+        {"ranks": ""},
+        {"ranks": "AA=="},
+        {"ranks": "AAAA"},
+        {"ranks": "no base64"},
         {"more": 1},
     ],
 )

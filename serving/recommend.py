@@ -335,7 +335,7 @@ def _everything(view: View, shared: Shared) -> list[str]:
 @compiled
 def _filled(ranks: Any, order: Any) -> Any:
     """Scores, float32, that put the first source's list first, then what the second adds, and so on: -0, -1, -2, …"""
-    keys = np.empty(len(ranks), np.int64)
+    keys = np.full(len(ranks), len(order) * ABSENT)
     for candidate in range(len(ranks)):
         for lead in range(len(order)):  # the first source in the order that names it
             rank = ranks[candidate, order[lead]]

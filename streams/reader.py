@@ -1,7 +1,7 @@
 """The readers: they own partitions by a Kafka consumer group, hand batches to the agents, and write what comes back.
 
 Paced by the fetch: it answers when 64 KiB have come or the pace is over, so there is no sleep and no other linger, but for impressions
-alone. Where nothing has come for a while, it answers as soon as anything does.
+alone. Where nothing has come for a while, it answers as soon as anything does (streams/consumer.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import faust
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -29,17 +28,13 @@ from aiokafka.errors import (
 
 from serving.failpoint import failpoint
 from streams import topics
+from streams.consumer import SESSION_S, Paced
 from streams.fold import FoldError, Log, Output, Step
 from streams.kafka import Kafka, discard
 from streams.partition import MAX_BATCH, Machine, Partition, dead_letter
 from streams.standing import Incompatible
 
-SESSION_S = 6
 SHOWN_WAIT_S = 0.1  # impressions alone wait so long for others: nobody waits for them, and each commit of the fold costs the broker 2 ms
-QUIET_S = 2.0  # without a record, after which a fetch waits for the first one
-# And for how long: a partition that is read again meanwhile waits for those that are not, as one fetch is under way at a time.
-QUIET_MS = 100
-PACED_BYTES = 1 << 16  # for which a fetch does not wait longer
 BATCH = 1000  # records of one batch, at most
 BEAT_S = 1.0  # an idle partition still says how fresh it is
 FAULTY = 0.01  # share of a minute's records that may make the fold raise
@@ -66,40 +61,6 @@ class Batch:
     machine: Machine | None = None
     skip: frozenset[int] = frozenset()
     done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-def _consumer(kafka: Kafka, group: str, name: str, pace_ms: int) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
-        **kafka.aiokafka(),
-        group_id=kafka.prefix + group,
-        client_id=name,  # assignors sort by it: a restarted worker gets the same partitions back
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        auto_offset_reset="none",  # positions are ours; a log that retention has cut under us must stop us, not skip
-        session_timeout_ms=SESSION_S * 1000,
-        heartbeat_interval_ms=1500,
-        rebalance_timeout_ms=20_000,
-        fetch_max_wait_ms=pace_ms,
-        fetch_min_bytes=PACED_BYTES,
-        max_partition_fetch_bytes=MAX_BATCH,
-        partition_assignment_strategy=[StickyPartitionAssignor],
-    )
-
-
-class Pace:
-    """How long a consumer's fetches wait: `pace_ms` while records come; for the first one where none do, so that an idle worker asks ten
-    times a second instead of a hundred. aiokafka has no setting for it, but reads its own at each fetch.
-    """
-
-    def __init__(self, consumer: AIOKafkaConsumer, pace_ms: int) -> None:
-        self._consumer, self._pace, self._heard = consumer, pace_ms, time.monotonic()
-
-    def heard(self, anything: bool) -> None:
-        """What a fetch brought."""
-        now, fetcher = time.monotonic(), self._consumer._fetcher
-        self._heard = now if anything else self._heard
-        quiet = now - self._heard > QUIET_S
-        fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = (QUIET_MS, 1) if quiet else (self._pace, PACED_BYTES)
 
 
 def stop_now(log: Any, text: str) -> None:
@@ -139,7 +100,7 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         self.assigned = False  # the group has spoken, be it with nothing
         self._faults: deque[float] = deque()
         self._folded: deque[tuple[float, int]] = deque()
-        self._worker, self._pace_ms = worker, pace_ms
+        self._worker, self._pace = worker, pace_ms
 
     @property
     def is_ready(self) -> bool:
@@ -151,9 +112,8 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         return {tp: self.parts[tp].restored for tp in self.tasks}
 
     async def on_start(self) -> None:
-        self.consumer = _consumer(self.kafka, self.name_, self._worker, self._pace_ms)
+        self.consumer = Paced(self.kafka, self.name_, self._worker, self._pace)
         await self.consumer.start()
-        self._pace = Pace(self.consumer, self._pace_ms)
         self.consumer.subscribe([self.kafka.prefix + self.topic], listener=self)
 
     async def on_stop(self) -> None:
@@ -219,7 +179,6 @@ class Follower(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         while True:
             records = (await self.consumer.getmany(tp, timeout_ms=500, max_records=BATCH)).get(tp, [])
             now = time.time()
-            self._pace.heard(bool(records))
             if not records and now - beaten < BEAT_S:
                 continue
             async with partition.busy:  # a revoke waits until the batch is committed
@@ -287,7 +246,7 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
 
     def __init__(self, kafka: Kafka, worker: str, channel: Any, pace_ms: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.kafka, self.channel, self._worker, self._pace_ms = kafka, channel, worker, pace_ms
+        self.kafka, self.channel, self._worker, self._pace = kafka, channel, worker, pace_ms
         self._numbers = {kafka.prefix + name: number for number, name in enumerate(topics.READ)}
         self.is_ready = False
         self._task: asyncio.Task[None] | None = None
@@ -300,9 +259,8 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         return dict.fromkeys(self._mine, 0)
 
     async def on_start(self) -> None:
-        self.consumer = _consumer(self.kafka, "ingest", self._worker, self._pace_ms)
+        self.consumer = Paced(self.kafka, "ingest", self._worker, self._pace)
         await self.consumer.start()
-        self._pace = Pace(self.consumer, self._pace_ms)
         self.consumer.subscribe(list(self._numbers), listener=self)
 
     async def on_stop(self) -> None:
@@ -367,7 +325,6 @@ class Ingester(faust.Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         while True:
             left = began + SHOWN_WAIT_S - time.monotonic() if fetched else SHOWN_WAIT_S
             more = await self.consumer.getmany(timeout_ms=max(0, round(left * 1000)), max_records=4 * BATCH)
-            self._pace.heard(bool(more))
             if not fetched:
                 began = time.monotonic()
             for tp, records in more.items():

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import faust
 
-from streams.reader import AWAY, SESSION_S, stop_now
+from streams.consumer import SESSION_S
+from streams.reader import AWAY, stop_now
 
 PATIENCE_S = 2 * SESSION_S
 EVERY_S = 2.0

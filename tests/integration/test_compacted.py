@@ -77,7 +77,7 @@ def test_an_open_transaction_ends_it_there(stack: Running, place: str) -> None:
 def test_one_after_the_other_and_one_that_waits_holds_nobody_up(stack: Running, place: str) -> None:
     for partition in (0, 1):
         write(stack.kafka, place, range(6000), partition=partition)
-        until(lambda at=partition: len(read(stack.kafka, place, partition=at)) == 6000, timeout=20)  # type: ignore[misc] # its markers are there
+    until(lambda: all(len(read(stack.kafka, place, partition=partition)) == 6000 for partition in (0, 1)), timeout=20)  # markers come later
     order: list[str] = []
 
     async def both() -> None:

@@ -21,7 +21,7 @@ from infra.provisioning import provision
 from learners.online import Memory
 from serving.features import FEATURES, SOURCES
 from streams import topics
-from streams.reader import QUIET_S
+from streams.consumer import QUIET_S
 from streams.timeline import pack, pack_ranks
 from tests.chaos import oracle
 from tests.chaos.cluster import Cluster, prepare, wait

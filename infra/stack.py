@@ -27,7 +27,8 @@ SILENCE_S = 10.0  # a Triton that has not answered for twice as long hangs
 class Stack:
     """What runs and where. `kafka_given` and `triton_given`: use that address, start none of our own.
 
-    `folder` holds everything the stack writes: the broker's disk, Triton's repository, one log a process.
+    `folder` holds everything the stack writes: the broker's disk, Triton's repository, one log a process. On a machine that does all of
+    it, what nobody waits for gives way to answers: the broker and the worker, and more so the trainer.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Stack:
             self.broker = await asyncio.to_thread(Broker.prepare, self.folder / "kafka", self._password)
             kafka = dataclasses.replace(self.settings.kafka, bootstrap=self.broker.bootstrap, client=self.broker.client)
             self.settings = self.settings.model_copy(update={"kafka": kafka})
-            await self._start(Process("kafka", self.broker.command, self._kafka_answers))
+            await self._start(Process("kafka", self.broker.command, self._kafka_answers, gives_way=5))
         await asyncio.to_thread(provision, self.settings.kafka)
         servers = []
         if not self._triton_given:
@@ -79,9 +80,9 @@ class Stack:
     def worker(self, number: int) -> Process:
         ready = self.folder / f"worker-{number}.ready"
         command = [sys.executable, "-m", "infra.cli", "worker", "--name", f"worker-{number}", "--ready", str(ready)]
-        return self._python(f"worker-{number}", command, ready)
+        return self._python(f"worker-{number}", command, ready, gives_way=5)
 
-    def _python(self, name: str, command: list[str], ready: Path) -> Process:
+    def _python(self, name: str, command: list[str], ready: Path, gives_way: int) -> Process:
         async def is_ready() -> bool:
             return ready.exists()
 
@@ -89,7 +90,8 @@ class Stack:
             ready.unlink(missing_ok=True)
             return command
 
-        return Process(name, start, is_ready, {**self.settings.environment(), "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"})
+        environment = {**self.settings.environment(), "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+        return Process(name, start, is_ready, environment, gives_way=gives_way)
 
     async def _start_trainer(self) -> None:
         if importlib.util.find_spec("torch") is None:
@@ -99,7 +101,7 @@ class Stack:
         ready = self.folder / "trainer.ready"
         command = [sys.executable, "-m", "infra.cli", "trainer", "--ready", str(ready)]
         try:
-            await self._start(dataclasses.replace(self._python("trainer", command, ready), deadline_s=180))
+            await self._start(dataclasses.replace(self._python("trainer", command, ready, gives_way=10), deadline_s=180))
         except StartFailed as failed:
             self.say(f"no deep model: {failed}")
 

@@ -26,7 +26,7 @@ class StartFailed(Exception):
 @dataclass
 class Process:
     """What to run: `command` is asked for at each start. `ready` is asked until it says yes, for at most `deadline_s`. From then on `fails`
-    says why it will not come back by itself, or None; twice in a row, and it is started again.
+    says why it will not come back by itself, or None; twice in a row, and it is started again. `gives_way`: how nice it is to the others.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Process:
     environment: dict[str, str] = field(default_factory=dict)
     deadline_s: float = 90.0
     fails: Callable[[], Awaitable[str | None]] | None = None
+    gives_way: int = 0
 
 
 class Supervisor:
@@ -74,7 +75,7 @@ class Supervisor:
 
     def _spawn(self, process: Process) -> None:
         with open(self.logs / f"{process.name}.log", "ab") as out:
-            command, stdin = self.guarded(process.command())
+            command, stdin = self.guarded(process.command(), process.gives_way)
             child = subprocess.Popen(
                 command, stdin=stdin, stdout=out, stderr=subprocess.STDOUT,
                 env={**os.environ, **process.environment}, start_new_session=True,
@@ -118,10 +119,11 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.running[name].pid, number)
 
-    def guarded(self, command: list[str]) -> tuple[list[str], IO[bytes]]:
+    def guarded(self, command: list[str], gives_way: int = 0) -> tuple[list[str], IO[bytes]]:
         """(command, standard input) for a process in a session of its own that the guardian ends, should we be killed.
 
-        It tells the guardian itself, before it becomes `command`: between our starting it and our telling we might be killed.
+        It tells the guardian itself, before it becomes `command`: between our starting it and our telling we might be killed. And it makes
+        itself nice: Linux weighs sessions before processes (`sched_autogroup_enabled`), so niceness alone means nothing between ours.
         """
         if self._guardian is None or self._guardian.poll() is not None:
             self._leave_guardian()
@@ -129,7 +131,8 @@ class Supervisor:
             for child in self.running.values():
                 self._tell_guardian(f"+{child.pid}")
         assert self._guardian.stdin is not None
-        return ["/bin/sh", "-c", 'echo "+$$" >&0; exec "$@" </dev/null', "sh", *command], self._guardian.stdin
+        nicely = f"{{ echo {gives_way} >/proc/self/autogroup; }} 2>/dev/null; exec nice -n {gives_way}" if gives_way else "exec"
+        return ["/bin/sh", "-c", f'echo "+$$" >&0; {nicely} "$@" </dev/null', "sh", *command], self._guardian.stdin
 
     def _tell_guardian(self, line: str) -> None:
         assert self._guardian is not None and self._guardian.stdin is not None

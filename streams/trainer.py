@@ -37,7 +37,6 @@ from streams.canary import judged
 from streams.events import Metric, Release, RetrainingRequest, complaint, to_bytes, utc
 from streams.history import History
 from streams.kafka import Kafka
-from streams.priority import give_way
 
 log = logging.getLogger("headrace.trainer")
 CANARY_WINDOWS = 16
@@ -398,7 +397,6 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.ERROR)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    give_way(10)
     trainer = Trainer(kafka, url, repository, training, rollout, signing_key, trusted)
 
     def stop(number: int, frame: object) -> None:

@@ -104,6 +104,26 @@ def test_a_failed_start_says_why_and_where_its_log_is(code: str, said: str, tmp_
         asyncio.run(run())
 
 
+GROUP = Path("/proc/self/autogroup")  # "/autogroup-<id> nice <n>"; empty for one whose container has shares of its own
+
+
+@pytest.mark.parametrize("by", [0, 5])
+def test_who_gives_way_is_nicer_and_so_is_its_session(by: int, tmp_path: Path) -> None:
+    code = f"import os, time; print(os.nice(0), {GROUP.exists()} and open('{GROUP}').read().split()[-1:], flush=True); time.sleep(99)"
+
+    async def run() -> None:
+        async def has_told() -> bool:
+            return bool((tmp_path / "p.log").read_bytes().strip())
+
+        supervisor = Supervisor(tmp_path, print)
+        await supervisor.start(Process("p", lambda: [sys.executable, "-c", code], has_told, gives_way=by))
+        await supervisor.stop()
+
+    asyncio.run(run())
+    weighed = GROUP.exists() and GROUP.read_text().split()[-1:]
+    assert (tmp_path / "p.log").read_text() == f"{min(os.nice(0) + by, 19)} {weighed and [str(by)]}\n"
+
+
 @pytest.mark.parametrize("when", ["later", "in the moment of the start"])
 def test_a_killed_supervisor_leaves_no_orphan(when: str, tmp_path: Path) -> None:
     code = f"""

@@ -68,7 +68,7 @@ def gathered(
                 counts[0, row] += 1
     for row in held[:holds]:
         counts[3, row] = counts[1, row] + counts[2, row] / (len(chosen) + 1)  # of those chosen as often the latest
-    listed, best = np.empty(room, np.int64), np.empty(room, np.int64)
+    listed, best, leads = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
     for source in range(len(most)):
         size, k = 0, most[source]
         if source in (_DEEP, _FRESH) or _FIRST_POPULAR <= source <= _LAST_POPULAR:
@@ -103,19 +103,17 @@ def gathered(
             leading = 0
             for row in rows:
                 score = np.float32(scores[row])
-                if score <= 0 or not wanted[row]:
+                if score <= 0 or not wanted[row] or (leading == k and score < leads[k - 1]):
                     continue
-                at = min(leading, k)
+                at = leading
                 while at > 0:
-                    before = best[at - 1]
-                    other = np.float32(scores[before])
-                    if other > score or (other == score and ties[before] < ties[row]):
+                    if leads[at - 1] > score or (leads[at - 1] == score and ties[best[at - 1]] < ties[row]):
                         break
                     if at < k:
-                        best[at] = before
+                        best[at], leads[at] = best[at - 1], leads[at - 1]
                     at -= 1
                 if at < k:
-                    best[at] = row
+                    best[at], leads[at] = row, score
                     leading = min(leading + 1, k)
             if source == _HISTORY and repeats:  # the newest ones come first
                 for at in range(len(chosen) - 1, max(len(chosen) - 1 - RECENT, -1), -1):

@@ -109,14 +109,14 @@ Column = npt.NDArray[np.float64]
 class Facts(NamedTuple):
     """What is known of n candidates, whichever source named them.
 
-    `compared` [COMPARED, n]: `learners.near.Near`, votes of the neighbours, `learners.ease`. `popularity` [half-lives, n]: decayed counts
-    divided by the largest of the catalogue. `age_days` since an item was first chosen; `idle`: events of the stream since it was last
-    chosen. `own`: how often the user chose it lately, `own_ever`: of all that is remembered; `own_since`: choices since the last time,
+    `compared` float32[COMPARED, n]: `learners.near.Near`, votes of the neighbours, `learners.ease`. `popularity` [half-lives, n]: decayed
+    counts divided by the largest of the catalogue. `age_days` since an item was first chosen; `idle`: events of the stream since it was
+    last chosen. `own`: how often the user chose it lately, `own_ever`: of all that is remembered; `own_since`: choices since the last time,
     counting from 1, 0 where there was none. `deep`: the sequence model's score, nan where it did not name the item, and `deep_rank`, from
     0. `affinity`: share of the history in its categories.
     """
 
-    compared: Column
+    compared: npt.NDArray[np.float32]
     popularity: Column
     age_days: Column
     idle: Column
@@ -143,25 +143,26 @@ def _features(
     """
     n = len(idle)
     out = np.zeros((n, width), np.float32)
-    some, values = np.empty(n, np.int64), np.empty(n)
+    bits, some = compared.view(np.int32), np.empty(n, np.int64)  # bits of floats above 0 are in the order of these
     for source in range(len(shares)):
-        at, above, largest = shares[source], 0, 1e-9
+        at, above, largest = shares[source], 0, np.float32(1e-9)
         for candidate in range(n):
-            value = compared[source, candidate]
-            if value > 0:
-                some[above], values[above] = candidate, value
+            if compared[source, candidate] > 0:
+                some[above] = np.int64(bits[source, candidate]) << 32 | candidate
                 above += 1
-                largest = max(largest, value)
-        for candidate in some[:above]:
-            out[candidate, at] = np.sqrt(compared[source, candidate] / largest)
+                largest = max(largest, compared[source, candidate])
         if source >= _RANKED:
-            more, before = 0, np.inf
-            for nth, place in enumerate(np.argsort(-values[:above])):
-                value = values[place]
+            some[:above].sort()
+        more, before = 0, np.float32(np.inf)
+        for nth in range(above):  # the largest first, where that matters
+            candidate = some[above - 1 - nth] & 0xFFFFFFFF
+            value = compared[source, candidate]
+            out[candidate, at] = np.sqrt(np.float64(value) / np.float64(largest))
+            if source >= _RANKED:
                 if value < before:
                     more, before = nth, value
-                out[some[place], at + 1] = 1.0 / (1 + more)
-                out[some[place], at + 2] = np.log1p(10.0 * value)
+                out[candidate, at + 1] = 1.0 / (1 + more)
+                out[candidate, at + 2] = np.log1p(10.0 * np.float64(value))
     named, mean, variance = 0, 0.0, 0.0
     for score in deep:
         if not np.isnan(score):

@@ -299,7 +299,7 @@ def _known(
 ) -> Any:  # fmt: skip
     """The first of `serving.features.Facts` of the candidates in these rows, -1 for one that has none."""
     m, counted = len(keys), len(scores)
-    compared, popularity = np.zeros((8, m)), np.zeros((scores.shape[1], m))
+    compared, popularity = np.zeros((8, m), np.float32), np.zeros((scores.shape[1], m))
     age, since_any = np.zeros(m), np.full(m, np.inf)
     own, ever, since = np.zeros(m), np.zeros(m), np.zeros(m)
     for place in range(m):
@@ -322,7 +322,7 @@ def _known(
             age[place] = max(now - first[row], 0.0) / DAY
         for half_life in range(scores.shape[1]):
             popularity[half_life, place] = scores[row, half_life] / top[half_life]
-    return compared.astype(np.float32).astype(np.float64), popularity, age, since_any, own, ever, since
+    return compared, popularity, age, since_any, own, ever, since
 
 
 def _everything(view: View, shared: Shared) -> list[str]:
@@ -355,8 +355,8 @@ def reasons(ranks: npt.NDArray[np.uint8]) -> list[str]:
     """Which sources put each item there, best first: `covisited:1 deep:4` (ranks count from 1)."""
     of = ranks.copy()
     of[:, RANKER] = ABSENT
-    out = []
-    for row in of.tolist():
-        best = sorted(range(len(SOURCES)), key=row.__getitem__)[:3]
-        out.append(" ".join([_TEXT[source][row[source]] for source in best if row[source] != ABSENT]))
-    return out
+    best = np.argsort(of, axis=1, kind="stable")[:, :3].tolist()
+    return [
+        " ".join([_TEXT[source][row[source]] for source in three if row[source] != ABSENT])
+        for row, three in zip(of.tolist(), best, strict=True)
+    ]

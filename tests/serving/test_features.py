@@ -13,7 +13,7 @@ from serving.features import COMPARED, DEEP, FEATURES, POPULAR, RANKER, SOURCES,
 def facts(n: int, **given_: object) -> Facts:
     """Nothing is known of n candidates but what is given."""
     known = {name: np.zeros(n) for name in Facts._fields}
-    known |= {"compared": np.zeros((len(COMPARED), n)), "popularity": np.zeros((5, n)), "deep": np.full(n, np.nan)}
+    known |= {"compared": np.zeros((len(COMPARED), n), np.float32), "popularity": np.zeros((5, n)), "deep": np.full(n, np.nan)}
     for name, column in given_.items():
         if name in COMPARED:
             known["compared"][COMPARED.index(name)] = column

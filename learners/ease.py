@@ -13,10 +13,11 @@ import numpy as np
 from learners.choices import NUMBER
 from learners.compiled import compiled
 from learners.near import Dense, History, Rows
+from learners.occurrences import spare
 from learners.online import Online
 
 ITEMS = 50  # of a history, the last ones, each once
-CHOICES = 64  # last choices of each that are looked at, all partitions together
+CHOICES = 64  # last choices of each that are looked at, all partitions together; more where the history is short
 REACH = 10  # choices before and after that count as together
 DECAY = 0.95  # what an older item of the history should add up to, against the one after it
 RIDGE = 0.3  # on the diagonal of their cosines
@@ -28,12 +29,12 @@ def regressed(history: History, own: tuple[int, int] | None, online: Online, n: 
     it names, not all of them above 0. Choices of the user (partition, number) `own` say nothing new.
     """
     out, mark = np.zeros(n), np.zeros(n, np.uint8)
-    return out, _regress(history, *(own or (-1, -1)), *online.tables(), online.popularity.table(), out, mark)
+    return out, _regress(history, spare(len(history)), *(own or (-1, -1)), *online.tables(), online.popularity.table(), out, mark)
 
 
 @compiled
 def _regress(
-    history: Any, own_partition: int, own: int,
+    history: Any, least: int, own_partition: int, own: int,
     by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any, mark: Any,
 ) -> Any:  # fmt: skip
     """Set `out`, float64[n]; returns the rows that are named in it. `mark`: uint8[n], of zeros, to work with."""
@@ -56,7 +57,7 @@ def _regress(
         mark[items[k]] = k + 1
     together = np.zeros((m, m))
     looked_at = np.zeros(m)
-    most = -(-CHOICES // shards)
+    most = -(-max(CHOICES, least) // shards)
     room = m * shards * most * 2 * REACH
     hits, found = np.empty(room, np.uint32), 0  # rows beside the first item, up to its end, then those beside the second
     for k in range(m):

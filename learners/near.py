@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from learners.choices import BITS, NUMBER, SESSION
 from learners.compiled import compiled
-from learners.occurrences import Scored, best
+from learners.occurrences import Scored, best, spare
 from learners.online import Online
 
 NEWEST, MATCHED, REMEMBERED = 3, 10, 100  # last items of a history
-NEAR, FAR, LASTING = 128, 48, 32  # choices of each of them that are looked at, all partitions together
+NEAR, FAR, LASTING = 128, 48, 32  # choices of each of them that are looked at, all partitions together; more where the history is short
 REACH = 20  # choices before and after that count as near
 DECAY = 0.8  # an older item of the history counts this much less than the one after it
 TASTE_REACH, TASTE_DECAY = 10, 0.98  # the same for a user's taste, which is read from their last hundred items
@@ -53,14 +53,16 @@ def near(history: History, session: int, own: tuple[int, int] | None, online: On
     """
     out, seen = np.zeros((6, n)), np.zeros(n // 8 + 1, np.uint64)  # by numpy, which does not touch what nobody looks at
     ever = online.popularity.table()
+    rows = _look_around(
+        history[-REMEMBERED:], spare(len(history)), min(session, BASKET), *(own or (-1, -1)), *online.tables(), ever, out, seen
+    )
     next, after, last, around, taste, basket = out
-    rows = _look_around(history[-REMEMBERED:], min(session, BASKET), *(own or (-1, -1)), *online.tables(), ever, out, seen)
     return Near(next, after, last, around, taste, basket, rows)
 
 
 @compiled
 def _look_around(
-    history: Any, session: int, own_partition: int, own: int,
+    history: Any, least: int, session: int, own_partition: int, own: int,
     by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any, seen: Any,
 ) -> Any:  # fmt: skip
     """Add to `out`, float64[6, n]; returns the rows that are named. `seen`: n zero bytes, as uint64, to work with: a mark is a store, while
@@ -68,12 +70,12 @@ def _look_around(
     """
     shards, n = len(by_row), out.shape[1]
     nobody = np.uint32(n)
-    marks, lasting = seen.view(np.uint8), -(-LASTING // shards)
+    marks, lasting = seen.view(np.uint8), -(-max(LASTING, least) // shards)
     for age in range(len(history)):
         item = history[len(history) - 1 - age]
         if item < 0 or item >= by_row.shape[1]:
             continue
-        most = -(-(NEAR if age < NEWEST else FAR if age < MATCHED else LASTING) // shards)
+        most = -(-max(NEAR if age < NEWEST else FAR if age < MATCHED else LASTING, least) // shards)
         looked_at, lasts = 0, 0
         for partition in range(shards):
             size = min(most, entries_at[2, by_row[partition, item]] // 2)

@@ -1,7 +1,6 @@
 """Occurrences: when each item was lately chosen, by whom, and where in their sequence. What is chosen near it is read from there.
 
-Learning is one entry; the newest are the evidence, so that nothing has to decay; and counting in a sample of 128 ranks as well as
-counting all (docs/log.md).
+Learning is one entry; the newest are the evidence, so that nothing has to decay.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy.typing as npt
 from learners.items import Items
 from learners.sequences import Sequences
 
-KEPT = 128  # choices of an item that are remembered, all partitions together
+KEPT = 512  # choices of an item that are remembered, all partitions together
+SHARED = 2_048  # of them that the items of a history share, where that is more than each would get
 LEAST = 16  # and in one partition at least
 ENTRY = Struct("<II")  # the user's number, and how many choices were in their sequence before
 
@@ -72,6 +72,11 @@ class Occurrences:
         """`Sequences.tables` by row: a user's number and how many choices were in their sequence before, in turn."""
         assert self._served is not None, "made not to serve"
         return self._served.tables()
+
+
+def spare(history: int) -> int:
+    """So many choices of each item of a history of that length are looked at in any case: the fewer items, the more evidence of each."""
+    return min(KEPT, SHARED // max(history, 1))
 
 
 def best(names: Sequence[str], rows: npt.NDArray[np.signedinteger], scores: npt.NDArray[Any], k: int) -> Scored:

@@ -24,7 +24,7 @@ _COUNTED = _HEAD.size + RECORD.size
 class Memory:
     """How much one partition remembers. At one more per cent, those that were heard of longest ago are forgotten.
 
-    `users`: about 0.4 kB each with 50 choices, 2.4 kB at most. `items`: 1.1 kB at most, all partitions together, and 0.3 kB in
+    `users`: about 0.4 kB each with 50 choices, 2.4 kB at most. `items`: 4.2 kB at most, all partitions together, and 0.3 kB in
     each. `ledgers`: users with answers that wait for a verdict, about 5 kB each, 20 kB at most.
     """
 

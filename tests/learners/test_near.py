@@ -8,6 +8,7 @@ import pytest
 
 from learners.near import BASKET, DECAY, FAR, LASTING, MATCHED, NEAR, NEWEST, REACH, REMEMBERED, TASTE_DECAY, TASTE_REACH, near
 from learners.near import rank as ranked
+from learners.occurrences import spare
 from learners.online import Online
 from learners.profiles import KEPT
 from tests.learners.conftest import learned
@@ -80,8 +81,10 @@ def looked_for(choices: list[tuple[str, str]], breaks: list[bool], user: str, hi
         occurrences.setdefault(item, []).insert(0, (who, len(sequence)))
         sequence.append(item)
     out = {item: [0.0] * 6 for item in occurrences}
+    least = spare(len(history))
+    lasting = max(LASTING, least)
     for age, item in enumerate(history[::-1][:REMEMBERED]):
-        taken = occurrences[item][: NEAR if age < NEWEST else FAR if age < MATCHED else LASTING]
+        taken = occurrences[item][: max(NEAR if age < NEWEST else FAR if age < MATCHED else LASTING, least)]
         for nth, (who, position) in enumerate(taken):
             for place, other in enumerate(sequences[who]):
                 distance = place - position
@@ -94,16 +97,17 @@ def looked_for(choices: list[tuple[str, str]], breaks: list[bool], user: str, hi
                 if abs(distance) <= REACH and age < MATCHED:
                     out[other][3] += DECAY**age / sqrt(len(taken)) / size
                     out[other][2] += (age == 0) / sqrt(len(taken)) / size
-                if abs(distance) <= TASTE_REACH and nth < LASTING:
-                    out[other][4] += TASTE_DECAY**age / sqrt(min(len(taken), LASTING)) / size
+                if abs(distance) <= TASTE_REACH and nth < lasting:
+                    out[other][4] += TASTE_DECAY**age / sqrt(min(len(taken), lasting)) / size
                 together = sessions[who][place] == sessions[who][position] and abs(distance) <= BASKET
                 if age < min(session, BASKET) and together:
                     out[other][5] += 1 / sqrt(len(taken)) / size
     return out
 
 
+@pytest.mark.parametrize("last", [KEPT, 5])
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_what_a_count_by_hand_finds(seed: int) -> None:
+def test_it_is_what_a_count_by_hand_finds(seed: int, last: int) -> None:
     rng = Random(seed)
     choices = [(f"u{rng.randrange(12)}", f"i{int(rng.paretovariate(0.8)) % 30}") for _ in range(1500)]
     breaks = [rng.random() < 0.05 for _ in choices]
@@ -113,8 +117,8 @@ def test_it_is_what_a_count_by_hand_finds(seed: int) -> None:
         online.learn_one(user, item, clocks[user])
     history = online.profiles.get("u1")
     assert history is not None and REMEMBERED < len(history.chosen) < KEPT
-    names = online.items.names
-    *found, rows = near(history.chosen, history.session, history.place, online, len(names))
-    wanted = looked_for(choices, breaks, "u1", [names[row] for row in history.chosen], history.session)
+    names, chosen = online.items.names, history.chosen[-last:]
+    *found, rows = near(chosen, history.session, history.place, online, len(names))
+    wanted = looked_for(choices, breaks, "u1", [names[row] for row in chosen], history.session)
     assert pytest.approx(np.array([wanted[name] for name in names])) == np.array(found).T
     assert sorted(rows.tolist()) == [row for row, name in enumerate(names) if any(wanted[name])]

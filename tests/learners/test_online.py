@@ -167,4 +167,4 @@ def test_records_are_as_small_as_documented_however_long_the_ids() -> None:
     assert max(len(value or b"") for value in online.changes().values()) <= 230
     for n in range(3_000):
         online.learn_one(f"v{n // 9}", f"i{n % 7}", 1e9)
-    assert max(len(value or b"") for value in online.changes().values()) <= 4 + 48 + 8 * 32
+    assert max(len(value or b"") for value in online.changes().values()) <= 4 + 48 + 8 * 128

@@ -74,7 +74,7 @@ def test_a_record_stays_bounded_however_much_is_learned(dump: Callable[[Online, 
         sizes = {name: len(dump(online, name) or b"") for name in ("u", "i")}
         if n == 1499:
             largest = sizes
-    assert all(sizes[name] <= 1.25 * largest[name] < 8_000 or sizes[name] == largest[name] == 0 for name in sizes)
+    assert all(sizes[name] <= 1.25 * largest[name] < 5_200 or sizes[name] == largest[name] == 0 for name in sizes)
 
 
 def test_the_bounds_are_the_constants() -> None:

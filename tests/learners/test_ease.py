@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners.ease import DECAY, ITEMS, REACH, RIDGE, regressed
+from learners.ease import CHOICES, DECAY, ITEMS, REACH, RIDGE, regressed
 from learners.online import Online
 from tests.learners.conftest import learned
 
@@ -49,6 +49,12 @@ def test_it_is_what_a_dense_solve_finds(seed: int) -> None:
     found = values(online, history, online.profiles.number("u1"))
     wanted = {item: value for item, value in solved(choices, "u1", history).items() if value or item in found}
     assert found == pytest.approx(wanted, rel=0.02, abs=0.02)  # eight sweeps
+
+
+def test_a_short_history_looks_at_more_choices_than_a_long_one() -> None:
+    online = learned(("early", "tea cup"), *((f"u{n}", "tea") for n in range(CHOICES)), ("me", " ".join(f"i{n}" for n in range(99))))
+    assert "cup" in values(online, ["tea"])
+    assert "cup" not in values(online, [*(f"i{n}" for n in range(99)), "tea"])
 
 
 def test_two_items_that_always_come_together_do_not_speak_twice() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.occurrences import ENTRY, KEPT, LEAST, best
+from learners.occurrences import ENTRY, KEPT, LEAST, best, spare
 from learners.online import Online
 from tests.learners.conftest import learned
 
@@ -20,6 +20,10 @@ def test_an_item_remembers_who_chose_it_last_and_where_in_their_sequence() -> No
         online.learn_one(f"u{n}", "x", 0.0)
     assert len(entries(online, "x")) == KEPT
     assert (Online(1, 4).occurrences.bytes, Online(1, 64).occurrences.bytes) == (8 * KEPT // 4, 8 * LEAST)
+
+
+def test_the_fewer_items_the_more_choices_of_each_are_looked_at() -> None:
+    assert [spare(n) for n in (0, 1, 4, 5, 100, 5_000)] == [512, 512, 512, 409, 20, 0]
 
 
 def test_an_erased_user_is_in_no_entry() -> None:

@@ -27,7 +27,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
-from threading import get_native_id
 from typing import Any
 
 import grpc
@@ -44,11 +43,11 @@ from bench.lists import METHOD, Say, ask, released, request, say, show
 from infra import control
 from infra.bootstrap import DEMO_DATA, ROOT
 from infra.settings import Settings
-from infra.stack import Stack
+from infra.stack import TRAINER, Stack
+from infra.supervisor import nicely
 from learners import export, finetune
 from learners.histories import LENGTH
 from learners.sequence import SequenceModel
-from learners.training import Training
 from serving import bundle
 from serving.features import DEEP
 from serving.publish import Claim, publish
@@ -142,27 +141,26 @@ def put(
 class Pusher:
     """Makes and publishes versions, as the trainer does once its gate has let one pass."""
 
-    def __init__(self, stack: Stack, folder: Path, training: Training) -> None:
-        self._settings, self._folder = stack.settings, folder
-        kafka = stack.settings.kafka
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        kafka = settings.kafka
         self._producer, self._topic = KafkaProducer(**kafka.kafka_python(), acks="all"), kafka.prefix + topics.RELEASES
         self.fold, _ = control.releases(kafka)
-        self.claim = Claim.after(stack.settings.triton.repository, self.fold.epoch)
-        live = bundle.folder_of(stack.settings.triton.repository, self.fold.live)
+        self.claim = Claim.after(settings.triton.repository, self.fold.epoch)
+        live = bundle.folder_of(settings.triton.repository, self.fold.live)
         self._items = Vocabulary.load(live).items
         samples = np.load(live / "canary.npz")["histories"]
         assert samples.shape[1:] == (2, LENGTH)
         self._made = []
         for n in range(EXPORTS):
-            model = finetune.load(live / "weights.safetensors", len(self._items), training)
+            model = finetune.load(live / "weights.safetensors", len(self._items), settings.training)
             disturb(model, n)
             model.__class__ = Marked
             onnx, canary, _ = export.export(model, samples)
             self._made.append((onnx, canary, model))
 
     def push(self) -> int:
-        """The next version, live when this returns; by a thread of the trainer's priority."""
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), 10)
+        """The next version, live when this returns."""
         version = self.fold.newest + 1
         onnx, canary, model = self._made[version % EXPORTS]
         keep = partial(self.fold.loaded, self._settings.rollout.keep)
@@ -175,8 +173,46 @@ class Pusher:
             assert record.apply_to(self.fold) is None
         return version
 
-    def close(self) -> None:
-        self._producer.close(timeout=5)
+
+class Pushing:
+    """A `Pusher` in a session of its own, as nice as the trainer; it ends with us."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @staticmethod
+    async def begin(settings: Settings, folder: Path) -> Pushing:
+        command = [sys.executable, "-m", "bench.releases", "--push", str(folder)]
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", f'{nicely(TRAINER)} "$@"', "sh", *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **settings.environment(), "OMP_NUM_THREADS": "1"}, start_new_session=True,
+        )  # fmt: skip
+        made = Pushing(process)
+        await made.push()
+        return made
+
+    async def push(self) -> float:
+        """Seconds until the next version was live."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(b"\n")
+        took = await self._process.stdout.readline()
+        if not took:
+            raise SystemExit(f"a push failed; the process that pushes ended with {await self._process.wait()}")
+        return float(took)
+
+    async def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+
+
+def pushing(folder: Path) -> None:
+    """A push for each line of standard input; says how long it took."""
+    pusher = Pusher(Settings(), folder)
+    for _ in sys.stdin:
+        began = time.monotonic()
+        pusher.push()
+        print(time.monotonic() - began, flush=True)
 
 
 # --- what it costs -------------------------------------------------------------------------------------------------------
@@ -250,8 +286,7 @@ class Kept:
 
 async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.Namespace, kept: Kept, say: Say) -> None:
     url, group = stack.settings.triton.url, stack.supervisor.running["triton"].pid
-    pusher = Pusher(stack, folder, stack.settings.training)
-    pusher.push()
+    pusher = await Pushing.begin(stack.settings, folder)
     requests = [request(user) for user in users]
     if not args.rate:
         await ask(url, requests, CLIENTS, 3)  # warm
@@ -268,9 +303,7 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
             await asyncio.sleep(2)
             points, took = list[dict[str, float]](), list[float]()
             for nth in range(n):
-                began = time.monotonic()
-                await asyncio.to_thread(pusher.push)
-                took.append(time.monotonic() - began)
+                took.append(await pusher.push())
                 if nth % 20 == 19 or nth == n - 1:
                     at = {"at": time.time(), "cpu_s": cpu_s(group), "mb": round(memory_mb(group), 1)}
                     points.append({"push": begin + nth + 1, **at})
@@ -292,7 +325,7 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
                 while (left := until - time.monotonic()) > 0:
                     began = time.monotonic()
                     if kind == "with":
-                        await asyncio.to_thread(pusher.push)
+                        await pusher.push()
                     await asyncio.sleep(min(left, max(0.0, args.every - (time.monotonic() - began))))
                 rows, failed = await running.end()
                 read, mixed = await asyncio.to_thread(impressions.mixed)
@@ -300,7 +333,7 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
                 say(f"{kind} pushes, {pair + 1} of {args.pairs}: {kept.found[f'{kind} {pair}']}")
     finally:
         impressions.close()
-        pusher.close()
+        await pusher.end()
 
 
 def figures(found: dict[str, Any]) -> dict[str, Any]:
@@ -360,6 +393,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--load"]:
         url, rate, into = sys.argv[2:5]
         asyncio.run(load(url, float(rate), [request(user) for user in json.load(sys.stdin)], Path(into)))
+        return
+    if sys.argv[1:2] == ["--push"]:
+        pushing(Path(sys.argv[2]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")

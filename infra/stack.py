@@ -22,6 +22,7 @@ from serving.client import AsyncClient
 from serving.signature import new_key
 
 SILENCE_S = 10.0  # a Triton that has not answered for twice as long hangs
+FOLDING, TRAINER = 5, 10  # how nice broker and worker are to what answers, and the trainer
 
 
 class Stack:
@@ -54,7 +55,7 @@ class Stack:
             self.broker = await asyncio.to_thread(Broker.prepare, self.folder / "kafka", self._password)
             kafka = dataclasses.replace(self.settings.kafka, bootstrap=self.broker.bootstrap, client=self.broker.client)
             self.settings = self.settings.model_copy(update={"kafka": kafka})
-            await self._start(Process("kafka", self.broker.command, self._kafka_answers, gives_way=5))
+            await self._start(Process("kafka", self.broker.command, self._kafka_answers, gives_way=FOLDING))
         await asyncio.to_thread(provision, self.settings.kafka)
         servers = []
         if not self._triton_given:
@@ -80,7 +81,7 @@ class Stack:
     def worker(self, number: int) -> Process:
         ready = self.folder / f"worker-{number}.ready"
         command = [sys.executable, "-m", "infra.cli", "worker", "--name", f"worker-{number}", "--ready", str(ready)]
-        return self._python(f"worker-{number}", command, ready, gives_way=5)
+        return self._python(f"worker-{number}", command, ready, gives_way=FOLDING)
 
     def _python(self, name: str, command: list[str], ready: Path, gives_way: int) -> Process:
         async def is_ready() -> bool:
@@ -101,7 +102,7 @@ class Stack:
         ready = self.folder / "trainer.ready"
         command = [sys.executable, "-m", "infra.cli", "trainer", "--ready", str(ready)]
         try:
-            await self._start(dataclasses.replace(self._python("trainer", command, ready, gives_way=10), deadline_s=180))
+            await self._start(dataclasses.replace(self._python("trainer", command, ready, gives_way=TRAINER), deadline_s=180))
         except StartFailed as failed:
             self.say(f"no deep model: {failed}")
 

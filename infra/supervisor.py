@@ -19,6 +19,13 @@ ASK_S = 0.5  # between two questions whether a process fails
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # before the 1st, 2nd, … restart; then the last one
 
 
+def nicely(gives_way: int) -> str:
+    """What a shell says before a command that gives way to others: Linux weighs sessions before processes (`sched_autogroup_enabled`), so
+    that niceness alone means nothing between them. It is for a shell in a session of its own.
+    """
+    return f"{{ echo {gives_way} >/proc/self/autogroup; }} 2>/dev/null; exec nice -n {gives_way}" if gives_way else "exec"
+
+
 class StartFailed(Exception):
     """A process was not ready by its deadline; the text names its log."""
 
@@ -122,8 +129,7 @@ class Supervisor:
     def guarded(self, command: list[str], gives_way: int = 0) -> tuple[list[str], IO[bytes]]:
         """(command, standard input) for a process in a session of its own that the guardian ends, should we be killed.
 
-        It tells the guardian itself, before it becomes `command`: between our starting it and our telling we might be killed. And it makes
-        itself nice: Linux weighs sessions before processes (`sched_autogroup_enabled`), so niceness alone means nothing between ours.
+        It tells the guardian itself, before it becomes `command`: between our starting it and our telling we might be killed.
         """
         if self._guardian is None or self._guardian.poll() is not None:
             self._leave_guardian()
@@ -131,8 +137,7 @@ class Supervisor:
             for child in self.running.values():
                 self._tell_guardian(f"+{child.pid}")
         assert self._guardian.stdin is not None
-        nicely = f"{{ echo {gives_way} >/proc/self/autogroup; }} 2>/dev/null; exec nice -n {gives_way}" if gives_way else "exec"
-        return ["/bin/sh", "-c", f'echo "+$$" >&0; {nicely} "$@" </dev/null', "sh", *command], self._guardian.stdin
+        return ["/bin/sh", "-c", f'echo "+$$" >&0; {nicely(gives_way)} "$@" </dev/null', "sh", *command], self._guardian.stdin
 
     def _tell_guardian(self, line: str) -> None:
         assert self._guardian is not None and self._guardian.stdin is not None

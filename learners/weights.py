@@ -4,23 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from learners.crossed import WIDTH, crossed
+from learners.hidden import WIDTH, Layer, first
 
 LEAST = 1e-4  # variance that a feature has at least: one that was always the same gets no wild weight
 
 
+class Layers(NamedTuple):
+    """float32, of features that are divided by their deviation: `linear` weights [1 + contexts, features], first those that all contexts
+    share; weights of the hidden units, `out` [WIDTH]; and the units: `hidden` [features, WIDTH], `shift` [contexts, WIDTH].
+    """
+
+    linear: Layer
+    out: Layer
+    hidden: Layer
+    shift: Layer
+
+    @staticmethod
+    def of(flat: Layer, features: int) -> Layers:
+        """Views of one array that holds them one after the other."""
+        contexts = (len(flat) - features - WIDTH * (1 + features)) // (features + WIDTH)
+        shapes, views, start = ((1 + contexts, features), (WIDTH,), (features, WIDTH), (contexts, WIDTH)), list[Layer](), 0
+        for shape in shapes:
+            size = int(np.prod(shape))
+            views.append(flat[start : start + size].reshape(shape))
+            start += size
+        return Layers(*views)
+
+
 class Weights(msgspec.Struct, array_like=True, frozen=True):
-    """`slates` learned from; float64 bytes: `scaled` weights of the features divided by their deviation, [1 + contexts, features], then
-    those of the random features, [WIDTH]; AdaGrad's `squares` of the same; [features] the `variance` inside a slate.
+    """`slates` learned from; float32 bytes: the `layers`, and AdaGrad's `squares` of the same; float64[features] the `variance` inside a
+    slate.
     """
 
     slates: int
-    scaled: bytes
+    layers: bytes
     squares: bytes
     variance: bytes
 
@@ -31,24 +54,31 @@ class Weights(msgspec.Struct, array_like=True, frozen=True):
     def load(value: bytes) -> Weights:
         return msgspec.msgpack.decode(value, type=Weights)
 
+    @staticmethod
+    def new(features: int, contexts: int) -> Weights:
+        """Before the first slate: all that it weighs is 0, its hidden units are those that everybody begins with."""
+        flat = np.zeros(_size(features, contexts), np.float32)
+        layers = Layers.of(flat, features)
+        layers.hidden[:], layers.shift[:] = first(features, contexts)
+        return Weights(0, flat.tobytes(), bytes(flat.nbytes), bytes(8 * features))
+
     def fits(self, features: int, contexts: int) -> bool:
         """Was it learned from so many features, in so many contexts?"""
-        return len(self.variance) == 8 * features and len(self.scaled) == 8 * ((1 + contexts) * features + WIDTH)
+        return len(self.variance) == 8 * features and len(self.layers) == 4 * _size(features, contexts)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """float32: `linear` weights of the features as they are [1 + contexts, features], their `deviation`, and weights of the random ones."""
+    """`Layers` for features as they are."""
 
-    linear: npt.NDArray[np.float32]
-    deviation: npt.NDArray[np.float32]
-    crossed: npt.NDArray[np.float32]
+    layers: Layers
 
     def scores(self, features: npt.NDArray[np.floating], context: int) -> npt.NDArray[np.float32]:
         """float32[n] of features [n, features]."""
-        values = features.astype(np.float32, copy=False)
-        together = crossed(values / self.deviation, context, len(self.linear) - 1) @ self.crossed
-        return np.asarray(values @ (self.linear[0] + self.linear[1 + context]) + together)
+        values, (linear, out, hidden, shift) = features.astype(np.float32, copy=False), self.layers
+        units = values @ hidden
+        units += shift[context]
+        return np.asarray(values @ (linear[0] + linear[1 + context]) + np.maximum(units, 0.0, out=units) @ out)
 
 
 def merged(records: Collection[Weights]) -> Scorer | None:
@@ -56,15 +86,18 @@ def merged(records: Collection[Weights]) -> Scorer | None:
     slates = sum(record.slates for record in records)
     if not slates:
         return None
-    shares = [(record.slates / slates, record) for record in records]
-    variance = sum(share * np.frombuffer(record.variance) for share, record in shares)
-    linear, together = np.zeros(1), np.zeros(WIDTH)
-    for share, record in shares:
-        scaled, own = np.frombuffer(record.scaled), deviation(np.frombuffer(record.variance))
-        linear = linear + share * scaled[:-WIDTH].reshape(-1, len(own)) / own
-        together = together + share * scaled[-WIDTH:]
-    return Scorer(*(np.asarray(each, np.float32) for each in (linear, deviation(np.asarray(variance)), together)))
+    shares, layers = [record.slates / slates for record in records], list[tuple[npt.NDArray[Any], ...]]()
+    for record in records:
+        own = deviation(np.frombuffer(record.variance))
+        linear, out, hidden, shift = Layers.of(np.frombuffer(record.layers, np.float32), len(own))
+        layers.append((linear / own, out, hidden / own[:, None], shift))
+    means = (sum(share * part for share, part in zip(shares, parts, strict=True)) for parts in zip(*layers, strict=True))
+    return Scorer(Layers(*(np.asarray(mean, np.float32) for mean in means)))
 
 
 def deviation(variance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(np.sqrt(variance + LEAST))
+
+
+def _size(features: int, contexts: int) -> int:
+    return (1 + contexts) * features + WIDTH + (features + contexts) * WIDTH

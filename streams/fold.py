@@ -19,7 +19,7 @@ import msgspec
 from feedback import attribution, signals
 from feedback.attribution import Block, Early, Ledger, Logged, Pending
 from feedback.harm import Judged
-from learners import crossed, occurrences, popularity, profiles
+from learners import hidden, occurrences, popularity, profiles
 from learners.online import Memory, Online
 from learners.ranker import ListwiseRanker
 from learners.ranks import ABSENT
@@ -77,7 +77,7 @@ def shape(shards: int, memory: Memory) -> str:
     facts = (
         shards, memory.users, memory.items, memory.ledgers,
         popularity.HALF_LIVES, occurrences.KEPT, occurrences.LEAST, profiles.KEPT, profiles.LATE, profiles.SESSION_GAP,
-        WINDOW, CHUNK, FEATURES, GAPS, SOURCES, crossed.WIDTH, crossed.SCALE,
+        WINDOW, CHUNK, FEATURES, GAPS, SOURCES, hidden.WIDTH, hidden.SCALE,
         attribution.PENDING, attribution.EARLY, attribution.WAIT_MS, signals.FULL, signals.IDLE_MS,
     )  # fmt: skip
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
@@ -94,7 +94,7 @@ class Fold:
         """Back to the state before the first record."""
         self.standing = Standing(shape=shape(self.shards, self.memory))
         self.online = Online(1, self.shards, self.memory, serves=False)
-        self.ranker = ListwiseRanker(FEATURES, CONTEXTS)
+        self.ranker = ListwiseRanker(len(FEATURES), CONTEXTS)
         self.ledgers: dict[str, Ledger] = {}
         self.logged: dict[str, bytes] = {}  # "place·user" -> packed `Logged` of an answer that waits: 5 kB that are written once
         self._open: set[str] = set()  # users with an open block

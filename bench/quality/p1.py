@@ -38,8 +38,7 @@ from serving.features import SOURCES
 from serving.recommend import Ask, Scored, answer
 
 WARM = 0.2
-SHOWN = 1 / 7  # of all events, at most `MOST`
-MOST = 40_000
+SHOWN = 1 / 7  # of all events
 K = 20
 
 
@@ -61,7 +60,7 @@ def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM) -> tuple
     later = np.flatnonzero(known & (np.arange(len(stream)) >= int(len(stream) * warm)))
     asked = set(rng.choice(later, min(asks, len(later)), replace=False).tolist())
     others = np.flatnonzero(known)
-    shown = set(rng.choice(others, min(int(len(stream) * SHOWN), MOST, len(others)), replace=False).tolist()) | asked
+    shown = set(rng.choice(others, min(int(len(stream) * SHOWN), len(others)), replace=False).tolist()) | asked
     return asked, shown
 
 

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from learners.crossed import WIDTH
 from learners.near import rank
 from learners.online import Online
 from learners.ranks import ABSENT
-from learners.weights import LEAST, Weights
+from learners.weights import LEAST, Layers, Weights
 from serving.candidates import NEWEST
 from serving.features import CONTEXTS, FEATURES, RANKER, SOURCES
 from serving.guard import Guard
@@ -208,8 +207,10 @@ def test_the_leading_source_fills_first_then_the_next(views: dict[bool, View]) -
 
 
 def weights(slates: int, linear: np.ndarray) -> Weights:
-    """A record with these weights of the features, whose deviation is 1, and none of the random ones."""
-    return Weights(slates, linear.tobytes() + bytes(8 * WIDTH), b"", np.full(len(FEATURES), 1 - LEAST).tobytes())
+    """A record with these weights of the features, whose deviation is 1; nothing weighs the hidden units."""
+    flat = np.frombuffer(Weights.new(len(FEATURES), CONTEXTS).layers, np.float32).copy()
+    Layers.of(flat, len(FEATURES)).linear[:] = linear
+    return Weights(slates, flat.tobytes(), b"", np.full(len(FEATURES), 1 - LEAST).tobytes())
 
 
 def test_a_ranker_that_has_earned_it_orders_by_its_weights_merged_by_evidence() -> None:

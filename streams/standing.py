@@ -7,7 +7,7 @@ import msgspec
 from serving.features import SOURCES
 
 POSITION = b"position"
-FORMAT = 10  # of all records on the state topic
+FORMAT = 11  # of all records on the state topic
 
 
 class Incompatible(Exception):

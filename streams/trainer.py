@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
 from pydantic import ValidationError
 
 from learners import histories
@@ -181,7 +181,10 @@ class Trainer:
                 self._serve(chosen)
             if waiting:
                 failpoint("request.commit")
-                self._requests.commit()
+                try:
+                    self._requests.commit()
+                except CommitFailedError as error:  # silent for too long, its group has let it go
+                    log.warning("requests come again, as they could not be committed: %s", error)  # and are known to have been answered
                 failpoint("request.committed")
 
     def _answer_others(self, requests: list[RetrainingRequest], chosen: RetrainingRequest) -> None:

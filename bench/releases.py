@@ -330,7 +330,7 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
                 if f"{kind} {pair}" in kept.found:
                     continue
                 for attempt in range(TRIES):
-                    running, before = await Load.begin(url, args.rate, users, folder / "load.npz"), times()
+                    running, spent = await Load.begin(url, args.rate, users, folder / "load.npz"), -times()
                     until = time.monotonic() + args.seconds
                     while (left := until - time.monotonic()) > 0:
                         began = time.monotonic()
@@ -338,7 +338,7 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
                             await pusher.push()
                         await asyncio.sleep(min(left, max(0.0, args.every - (time.monotonic() - began))))
                     rows, failed = await running.end()
-                    spent = times() - before
+                    spent += times()
                     read, mixed = await asyncio.to_thread(impressions.mixed)
                     found = seen(rows, failed) | {"read": read, "mixed": mixed, "rate": args.rate}
                     found["stolen"] = round(float(spent[STEAL] / spent.sum()), 4)

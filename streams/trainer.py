@@ -180,12 +180,12 @@ class Trainer:
                 self._answer_others([r for r in open_ if r.id != chosen.id], chosen)
                 self._serve(chosen)
             if waiting:
-                failpoint("request.commit")
                 try:
+                    failpoint("request.commit")
                     self._requests.commit()
-                except CommitFailedError as error:  # silent for too long, its group has let it go
-                    log.warning("requests come again, as they could not be committed: %s", error)  # and are known to have been answered
-                failpoint("request.committed")
+                    failpoint("request.committed")
+                except CommitFailedError as error:  # its group has let it go for its silence: requests come again, and are known
+                    log.warning("requests were not committed: %s", error)
 
     def _answer_others(self, requests: list[RetrainingRequest], chosen: RetrainingRequest) -> None:
         """One training answers all that waited: say so for each, in one transaction."""

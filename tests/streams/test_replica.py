@@ -12,7 +12,7 @@ from streams.standing import POSITION, Standing
 
 def test_a_ranker_or_a_guard_of_another_version_is_refused_with_the_remedy() -> None:
     replica = Replica(Kafka("127.0.0.1:9", partitions=1))
-    other, ours = ListwiseRanker(FEATURES[:-3], CONTEXTS), ListwiseRanker(FEATURES, CONTEXTS)
+    other, ours = ListwiseRanker(len(FEATURES) - 3, CONTEXTS), ListwiseRanker(len(FEATURES), CONTEXTS)
     ours.learn_slate(np.eye(5, len(FEATURES)), 2, 0)
     replica._state(0, RANKER, ours.dump())
     replica._state(0, POSITION, Standing(shape="", as_of=7).dump())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,8 +15,8 @@ LEAST = 1e-4  # variance that a feature has at least: one that was always the sa
 
 
 class Layers(NamedTuple):
-    """float32, of features that are divided by their deviation: `linear` weights [1 + contexts, features], first those that all contexts
-    share; weights of the hidden units, `out` [WIDTH]; and the units: `hidden` [features, WIDTH], `shift` [contexts, WIDTH].
+    """float32: `linear` weights of the features [1 + contexts, features], first those that all contexts share; weights of the hidden units,
+    `out` [WIDTH]; and the units: `hidden` [features, WIDTH], `shift` [contexts, WIDTH].
     """
 
     linear: Layer
@@ -36,10 +35,18 @@ class Layers(NamedTuple):
             start += size
         return Layers(*views)
 
+    def scores(self, features: npt.NDArray[np.floating], context: int) -> npt.NDArray[np.float32]:
+        """float32[n] of features [n, features]."""
+        values = features.astype(np.float32, copy=False)
+        units = values @ self.hidden
+        units += self.shift[context]
+        linear = values @ (self.linear[0] + self.linear[1 + context])
+        return np.asarray(linear + np.maximum(units, 0.0, out=units) @ self.out)
+
 
 class Weights(msgspec.Struct, array_like=True, frozen=True):
-    """`slates` learned from; float32 bytes: the `layers`, and AdaGrad's `squares` of the same; float64[features] the `variance` inside a
-    slate.
+    """`slates` learned from; float32 bytes: the `layers` for features that are divided by their deviation, and AdaGrad's `squares` of the
+    same; float64[features] the `variance` inside a slate.
     """
 
     slates: int
@@ -67,22 +74,8 @@ class Weights(msgspec.Struct, array_like=True, frozen=True):
         return len(self.variance) == 8 * features and len(self.layers) == 4 * _size(features, contexts)
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """`Layers` for features as they are."""
-
-    layers: Layers
-
-    def scores(self, features: npt.NDArray[np.floating], context: int) -> npt.NDArray[np.float32]:
-        """float32[n] of features [n, features]."""
-        values, (linear, out, hidden, shift) = features.astype(np.float32, copy=False), self.layers
-        units = values @ hidden
-        units += shift[context]
-        return np.asarray(values @ (linear[0] + linear[1 + context]) + np.maximum(units, 0.0, out=units) @ out)
-
-
-def merged(records: Collection[Weights]) -> Scorer | None:
-    """Means of what partitions learned, each weighing as many slates as it has; None before the first slate."""
+def merged(records: Collection[Weights]) -> Layers | None:
+    """Means of what partitions learned, for features as they are, each weighing as many slates as it has; None before the first slate."""
     slates = sum(record.slates for record in records)
     if not slates:
         return None
@@ -92,7 +85,7 @@ def merged(records: Collection[Weights]) -> Scorer | None:
         linear, out, hidden, shift = Layers.of(np.frombuffer(record.layers, np.float32), len(own))
         layers.append((linear / own, out, hidden / own[:, None], shift))
     means = (sum(share * part for share, part in zip(shares, parts, strict=True)) for parts in zip(*layers, strict=True))
-    return Scorer(Layers(*(np.asarray(mean, np.float32) for mean in means)))
+    return Layers(*(np.asarray(mean, np.float32) for mean in means))
 
 
 def deviation(variance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

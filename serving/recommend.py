@@ -19,7 +19,7 @@ from learners.near import near
 from learners.neighbours import votes
 from learners.online import Online
 from learners.ranks import ABSENT
-from learners.weights import Scorer, Weights
+from learners.weights import Layers, Weights
 from serving.candidates import MOST, gathered
 from serving.catalogue import Catalogue
 from serving.exploration import plackett_luce
@@ -100,7 +100,7 @@ class Shared:
     popular: npt.NDArray[np.int64]  # [half-lives, POPULAR_KEPT] best rows per half-life, -1 where there are no more
     fresh: list[str]  # newest first
     fresh_rows: npt.NDArray[np.int64]  # of the same, -1 where nobody chose it yet
-    ranker: Scorer | None  # of all partitions; None before the first slate
+    ranker: Layers | None  # of all partitions; None before the first slate
     order: npt.NDArray[np.int64]  # sources in the order in which they fill a list (serving.guard)
     once: bool  # this stream never brings an item back to a user
     positions: dict[str, int]  # that all this rests on

@@ -22,7 +22,7 @@ def taught(slates: int, seed: int = 1, ranker: ListwiseRanker | None = None, con
 def linear(ranker: ListwiseRanker) -> np.ndarray:
     """[1 + contexts, features]"""
     scorer = merged([ranker.weights()])
-    return np.zeros((3, len(NAMES))) if scorer is None else scorer.layers.linear
+    return np.zeros((3, len(NAMES))) if scorer is None else scorer.linear
 
 
 def test_it_learns_the_planted_weights_in_the_order_of_the_names() -> None:

@@ -38,8 +38,8 @@ def made(slates: int, linear: list[list[float]], out: float, hidden: float, vari
 def test_scores_are_those_of_the_features_as_they_are() -> None:
     record = made(3, [[2.0, 2.0, 0.0], [0.0, 0.0, 3.0]], 7.0, 0.1, [4.0, 0.0, 9.0])
     scorer = merged([record])
-    assert scorer is not None and scorer.layers.linear.shape == (2, 3)
-    assert scorer.layers.linear[0] == pytest.approx([2 / (4 + LEAST) ** 0.5, 2 / LEAST**0.5, 0.0])
+    assert scorer is not None and scorer.linear.shape == (2, 3)
+    assert scorer.linear[0] == pytest.approx([2 / (4 + LEAST) ** 0.5, 2 / LEAST**0.5, 0.0])
     unit = 0.1 * (1 / 2 + 3 / 3) + 0.5
     assert scorer.scores(np.array([[1.0, 0.0, 3.0], [-20.0, 0.0, 0.0]]), 0) == pytest.approx([1 + 3 + 7 * unit, -20.0], abs=1e-3)
 
@@ -48,7 +48,7 @@ def test_partitions_weigh_as_many_slates_as_they_have() -> None:
     one, other = made(1, [[4.0], [0.0]], 8.0, 0.0, [1.0]), made(3, [[0.0], [8.0]], 0.0, 4.0, [4.0])
     scorer = merged([one, other])
     assert scorer is not None
-    linear, out, hidden, _ = scorer.layers
+    linear, out, hidden, _ = scorer
     assert (
         linear[:, 0] == pytest.approx([1.0, 3.0], rel=1e-3) and out.sum() == pytest.approx(2.0) and hidden == pytest.approx(1.5, rel=1e-3)
     )

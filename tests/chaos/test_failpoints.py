@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -156,16 +156,17 @@ class Training:
             "HEADRACE_TRAINING__FINE_EPOCHS": "1", "HEADRACE_TRAINING__FINE_LEARNING_RATE": "1e-5",  # there is nothing new to learn
             "PYTHONPATH": str(ROOT),
         }  # fmt: skip
+        self.seeds = count(1)  # nothing new is learned, and weights that a version had, one rolled back perhaps, are refused
         self.quiet = open(folder / "log", "ab")  # noqa: SIM115 # for the processes, as long as they live
         self.triton = subprocess.Popen(
             self.server.command(), env={**self.environment, **self.server.environment()}, stdout=self.quiet, stderr=self.quiet
         )
 
     def trainer(self, **environment: str) -> subprocess.Popen[bytes]:
+        environment = {**self.environment, "HEADRACE_TRAINING__SEED": str(next(self.seeds)), **environment}
         return subprocess.Popen(
-            [sys.executable, "-m", "infra.cli", "trainer"], env={**self.environment, **environment}, cwd=self.folder,
-            stdout=self.quiet, stderr=self.quiet,
-        )  # fmt: skip
+            [sys.executable, "-m", "infra.cli", "trainer"], env=environment, cwd=self.folder, stdout=self.quiet, stderr=self.quiet
+        )
 
     def stage(self, request: str) -> str | None:
         return control.releases(self.cluster.kafka)[0].requests.get(request)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from pydantic import ValidationError
 
 from learners import histories
@@ -180,12 +180,9 @@ class Trainer:
                 self._answer_others([r for r in open_ if r.id != chosen.id], chosen)
                 self._serve(chosen)
             if waiting:
-                try:
-                    failpoint("request.commit")
-                    self._requests.commit()
-                    failpoint("request.committed")
-                except CommitFailedError as error:  # its group has let it go for its silence: requests come again, and are known
-                    log.warning("requests were not committed: %s", error)
+                failpoint("request.commit")
+                self._requests.commit()
+                failpoint("request.committed")
 
     def _answer_others(self, requests: list[RetrainingRequest], chosen: RetrainingRequest) -> None:
         """One training answers all that waited: say so for each, in one transaction."""

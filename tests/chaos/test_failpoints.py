@@ -315,27 +315,6 @@ def test_of_two_trainers_the_one_that_was_paused_says_and_publishes_nothing(trai
 @here
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
-def test_a_trainer_that_was_silent_for_longer_than_its_group_allows_goes_on(training: Training) -> None:
-    request = control.request_retraining(training.cluster.kafka).id
-    with training.trainer() as trainer:
-        wait(lambda: training.stage(request) == "requested", 90, 0.02)
-        trainer.send_signal(signal.SIGSTOP)
-        time.sleep(15)
-        trainer.send_signal(signal.SIGCONT)
-        wait(lambda: training.stage(request) == "live", 90, 0.2)
-        another = control.request_retraining(training.cluster.kafka).id
-        wait(lambda: training.stage(another) == "live", 90, 0.2)
-        assert trainer.poll() is None
-        trainer.terminate()
-        assert trainer.wait(20) == 0
-    records = control.releases(training.cluster.kafka)[1]
-    for each in (request, another):
-        assert [r.stage for r in records if r.request == each] == ["requested", "candidate", "canary", "live"]
-
-
-@here
-@pytest.mark.chaos
-@pytest.mark.timeout(300)
 def test_ten_thousand_requests_in_a_burst_are_one_training(training: Training) -> None:
     kafka, n = training.cluster.kafka, 10_000
     producer = KafkaProducer(**kafka.kafka_python(), linger_ms=20)

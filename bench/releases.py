@@ -293,6 +293,16 @@ class Kept:
         fresh.replace(self._file)
 
 
+async def block(pusher: Pushing | None, seconds: float, every: float) -> None:
+    """So long, with a push every so often if somebody pushes."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        began = time.monotonic()
+        if pusher is not None:
+            await pusher.push()
+        await asyncio.sleep(min(left, max(0.0, every - (time.monotonic() - began))))
+
+
 async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.Namespace, kept: Kept, say: Say) -> None:
     url, group = stack.settings.triton.url, stack.supervisor.running["triton"].pid
     pusher = await Pushing.begin(stack.settings, folder)
@@ -327,26 +337,22 @@ async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.N
             kept.keep(name, whole | {"points": points})
         for pair in range(args.pairs):
             for kind in ("with", "without") if pair % 2 else ("without", "with"):
-                if f"{kind} {pair}" in kept.found:
-                    continue
-                for attempt in range(TRIES):
+                disturbed = sum(name.startswith(f"disturbed {kind} {pair} ") for name in kept.found)
+                while f"{kind} {pair}" not in kept.found:
                     running, spent = await Load.begin(url, args.rate, users, folder / "load.npz"), -times()
-                    until = time.monotonic() + args.seconds
-                    while (left := until - time.monotonic()) > 0:
-                        began = time.monotonic()
-                        if kind == "with":
-                            await pusher.push()
-                        await asyncio.sleep(min(left, max(0.0, args.every - (time.monotonic() - began))))
+                    await block(pusher if kind == "with" else None, args.seconds, args.every)
                     rows, failed = await running.end()
                     spent += times()
                     read, mixed = await asyncio.to_thread(impressions.mixed)
-                    found = seen(rows, failed) | {"read": read, "mixed": mixed, "rate": args.rate}
-                    found["stolen"] = round(float(spent[STEAL] / spent.sum()), 4)
-                    disturbed = found["stolen"] > STOLEN and attempt + 1 < TRIES
-                    kept.keep(f"disturbed {pair} {attempt} {kind}" if disturbed else f"{kind} {pair}", found)
-                    say(f"{kind} pushes, {pair + 1} of {args.pairs}: {found}{', disturbed: once more' if disturbed else ''}")
-                    if not disturbed:
-                        break
+                    stolen = round(float(spent[STEAL] / spent.sum()), 4)
+                    found = seen(rows, failed) | {"read": read, "mixed": mixed, "rate": args.rate, "stolen": stolen}
+                    if stolen > STOLEN and disturbed + 1 < TRIES:
+                        kept.keep(f"disturbed {kind} {pair} {disturbed}", found)
+                        disturbed += 1
+                        say(f"{kind} pushes, {pair + 1} of {args.pairs}, disturbed, once more: {found}")
+                    else:
+                        kept.keep(f"{kind} {pair}", found)
+                        say(f"{kind} pushes, {pair + 1} of {args.pairs}: {found}")
     finally:
         impressions.close()
         await pusher.end()

@@ -1,6 +1,6 @@
 """What the gate lets through: healthy fine-tunes, which it should, and sabotaged ones, which it should not.
 
-    python -m bench.gate --data FILE [--events N] [--kept FOLDER] [--seed S] [--json]
+    python -m bench.gate --data FILE [--events N] [--no-repeats] [--kept FOLDER] [--seed S] [--json]
 
 Over the stream the sequence model is trained as the product's policy asks; each fine-tune is judged against the one before, on what its
 training left out, as the trainer does it. The last is then sabotaged in nine ways: labels shuffled (a fine-tune like it on shuffled
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.quality.deep import Deep, by_volume
+from bench.quality.p1 import changes
 from bench.quality.progress import Progress
 from feedback.policy import Policy
 from infra.bootstrap import DEMO_DATA
@@ -191,12 +192,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
     parser.add_argument("--events", type=int, help="only the first so many")
+    parser.add_argument("--no-repeats", action="store_true", help="without events that only repeat the item which their user had last")
     parser.add_argument("--kept", type=Path, help="folder for what the trainings end with, or ended with")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    stream = rows(args.data, args.seed)[: args.events]
     try:
-        found = run(rows(args.data, args.seed)[: args.events], Training(seed=args.seed), args.kept, Progress("events"))
+        found = run(changes(stream) if args.no_repeats else stream, Training(seed=args.seed), args.kept, Progress("events"))
     except ValueError as error:
         parser.error(str(error))
     print(file=sys.stderr)

@@ -31,7 +31,8 @@ from tritonclient.grpc import service_pb2
 
 from bench.fold import first
 from bench.gate import SPOILT
-from bench.lists import METHOD, Flow, Say, released, request, say, show, to_trainer, undisturbed
+from bench.lists import Flow, Say, released, say, show, to_trainer, undisturbed
+from bench.load import METHOD, request
 from bench.releases import disturb, put
 from infra import control
 from infra.bootstrap import DEMO_DATA

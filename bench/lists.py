@@ -23,28 +23,23 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import grpc
-import numpy as np
 from confluent_kafka import Producer
-from tritonclient.grpc import service_pb2
 
 from bench.fold import cpu_s, first
+from bench.load import K, ask
 from infra.bootstrap import DEMO_DATA
 from infra.replay import Row, interaction
 from infra.settings import Settings
 from infra.stack import Stack
-from serving.client import MODEL, AsyncClient
+from serving.client import AsyncClient
 from streams import topics
 from streams.events import to_bytes
 
 Say = Callable[[str], None]
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
 ASKED = 2_000  # users, of those who came last
-K = 10
 
 
 def say(line: str) -> None:
@@ -55,40 +50,6 @@ def say(line: str) -> None:
 def show(found: dict[str, Any], as_json: bool) -> None:
     """Results."""
     print(json.dumps(found) if as_json else "\n".join(f"{name:20} {value}" for name, value in found.items()))
-
-
-def request(user: str) -> bytes:
-    """A serialised request for the list of `user`, the optional inputs empty."""
-    message = service_pb2.ModelInferRequest(model_name=MODEL)
-    texts = {"user_id": [user.encode()], "recent_items": [], "exclude": [], "categories": []}
-    for name, kind, n in (("k", "INT32", 1), *((name, "BYTES", len(values)) for name, values in texts.items())):
-        message.inputs.add(name=name, datatype=kind, shape=[1, n])
-    message.raw_input_contents.append(np.int32(K).tobytes())
-    for values in texts.values():
-        message.raw_input_contents.append(b"".join(len(value).to_bytes(4, "little") + value for value in values))
-    return bytes(message.SerializeToString())
-
-
-async def ask(url: str, requests: list[bytes], clients: int, seconds: float) -> dict[str, Any]:
-    """Closed loops of so many clients; what they saw."""
-    latencies, failed, until = list[float](), 0, time.perf_counter() + seconds
-    async with grpc.aio.insecure_channel(url) as channel:
-        call, waiting = channel.unary_unary(METHOD), cycle(requests)
-
-        async def client() -> None:
-            nonlocal failed
-            while (began := time.perf_counter()) < until:
-                try:
-                    await call(next(waiting), timeout=5)
-                    latencies.append(time.perf_counter() - began)
-                except grpc.aio.AioRpcError:
-                    failed += 1
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-    if not latencies:
-        raise SystemExit(f"no answer from {url} within {seconds} s; {failed} requests failed")
-    p50, p99 = np.percentile(latencies, [50, 99]) * 1000
-    return {"lists": len(latencies), "failed": failed, "p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
 
 
 class Flow:
@@ -172,18 +133,13 @@ async def released(
 
 async def measure(stack: Stack, flow: Flow, users: list[str], args: argparse.Namespace, say: Say) -> list[dict[str, Any]]:
     url, running = stack.settings.triton.url, stack.supervisor.running
-    requests, rows = [request(user) for user in users], list[dict[str, Any]]()
-    await ask(url, requests, 16, 3)  # warm
+    rows = list[dict[str, Any]]()
+    await ask(url, users, 16, 3)  # warm
     for events_s in args.events_s:
         flowing = asyncio.create_task(flow.run(events_s)) if events_s else None
         for clients in args.clients:
-            load = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bench.lists", "--load", url, str(clients), str(args.seconds),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            )  # fmt: skip
             before, began = cpu_s(running["triton"].pid), time.monotonic()
-            out, _ = await load.communicate(json.dumps([r.hex() for r in requests]).encode())
-            seen = json.loads(out)
+            seen = await ask(url, users, clients, args.seconds)
             spent, took = cpu_s(running["triton"].pid) - before, time.monotonic() - began
             rows.append({"events_s": events_s, "clients": clients, "lists_s": round(seen["lists"] / args.seconds),
                          "cpu_ms": round(spent / max(seen["lists"], 1) * 1000, 2), "deep": args.deep, **seen})  # fmt: skip
@@ -201,11 +157,6 @@ async def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--load"]:
-        url, clients, seconds = sys.argv[2:5]
-        requests = [bytes.fromhex(text) for text in json.load(sys.stdin)]
-        print(json.dumps(asyncio.run(ask(url, requests, int(clients), float(seconds)))))
-        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
     parser.add_argument("--events", type=int, default=20_000, help="learned before anything is asked")

@@ -20,27 +20,25 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import cycle, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import grpc
 import msgspec
 import numpy as np
 import torch
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from kafka import KafkaProducer
 from torch import Tensor
-from tritonclient.grpc import service_pb2
 
 from bench.fold import cpu_s, first
-from bench.lists import METHOD, Say, ask, released, request, say, show
+from bench.lists import Say, released, say, show
+from bench.load import CLIENTS, Load, ask
 from infra import control
 from infra.bootstrap import DEMO_DATA, ROOT
 from infra.settings import Settings
@@ -57,7 +55,7 @@ from streams import topics
 from streams.events import Release, Stage, to_bytes, utc
 from streams.timeline import Impression, unpack_ranks
 
-EXPORTS, CHUNK, CLIENTS, ASKED = 20, 100, 8, 500
+EXPORTS, CHUNK, ASKED = 20, 100, 500
 STEAL = 7
 STOLEN, TRIES = 0.03, 4  # a block during which the host gave more of the machine to others is measured again, so many times in all
 
@@ -68,57 +66,6 @@ class Marked(SequenceModel):
     def scores(self, histories: Tensor) -> Tensor:
         scores = super().scores(histories)
         return torch.cat([scores, torch.zeros_like(scores[:, :1]) + 1e3], 1)
-
-
-# --- load ----------------------------------------------------------------------------------------------------------------
-async def load(url: str, rate: float, requests: list[bytes], into: Path) -> None:
-    """Ask at that rate until SIGTERM; then the file `into` has, by answer: client, when it was due, latency (s), version, degraded."""
-    rows, failed, stopping = list[tuple[float, ...]](), 0, asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    async with grpc.aio.insecure_channel(url) as channel:
-        call, waiting = channel.unary_unary(METHOD, response_deserializer=service_pb2.ModelInferResponse.FromString), cycle(requests)
-        began = time.time()
-
-        async def client(number: int) -> None:
-            nonlocal failed
-            due = began + number / rate
-            while not stopping.is_set():
-                await asyncio.sleep(max(0.0, due - time.time()))
-                try:
-                    answer = await call(next(waiting), timeout=10)
-                    found = {o.name: raw for o, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)}
-                    version, degraded = int.from_bytes(found["model_version"][:8], "little"), found["degraded"][0]
-                    rows.append((number, due, time.time() - due, version, degraded))
-                except grpc.aio.AioRpcError:
-                    failed += 1
-                due += CLIENTS / rate
-
-        await asyncio.gather(*(client(number) for number in range(CLIENTS)))
-    with into.open("wb") as file:
-        np.savez(file, rows=np.array(rows, np.float64), failed=failed)
-
-
-class Load:
-    """The load, in a process of its own; `end` gives what it saw."""
-
-    def __init__(self, process: asyncio.subprocess.Process, into: Path) -> None:
-        self._process, self._into = process, into
-
-    @staticmethod
-    async def begin(url: str, rate: float, users: list[str], into: Path) -> Load:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.releases", "--load", url, str(rate), str(into), stdin=asyncio.subprocess.PIPE
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(users).encode())
-        process.stdin.close()
-        return Load(process, into)
-
-    async def end(self) -> tuple[np.ndarray[Any, Any], int]:
-        self._process.send_signal(signal.SIGTERM)
-        await self._process.wait()
-        with np.load(self._into) as found:
-            return found["rows"], int(found["failed"])
 
 
 def disturb(model: SequenceModel, seed: int) -> None:
@@ -306,10 +253,9 @@ async def block(pusher: Pushing | None, seconds: float, every: float) -> None:
 async def measure(stack: Stack, users: list[str], folder: Path, args: argparse.Namespace, kept: Kept, say: Say) -> None:
     url, group = stack.settings.triton.url, stack.supervisor.running["triton"].pid
     pusher = await Pushing.begin(stack.settings, folder)
-    requests = [request(user) for user in users]
     if not args.rate:
-        await ask(url, requests, CLIENTS, 3)  # warm
-        args.rate = round((await ask(url, requests, CLIENTS, 5))["lists"] / 10)
+        await ask(url, users, CLIENTS, 3)  # warm
+        args.rate = round((await ask(url, users, CLIENTS, 5))["lists"] / 10)
     say(f"load: {args.rate} lists/s")
     impressions = Impressions(stack)
     try:
@@ -413,10 +359,6 @@ async def run(args: argparse.Namespace, kept: Kept, say: Say) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--load"]:
-        url, rate, into = sys.argv[2:5]
-        asyncio.run(load(url, float(rate), [request(user) for user in json.load(sys.stdin)], Path(into)))
-        return
     if sys.argv[1:2] == ["--push"]:
         pushing(Path(sys.argv[2]))
         return

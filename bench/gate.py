@@ -7,6 +7,10 @@ training left out, as the trainer does it. The last is then sabotaged in nine wa
 targets), scores inverted, constant, not a number, weights of three releases ago, a vocabulary that is off by one, ids permuted, 150 MB of
 ballast, 24 times the work. Reported are each verdict and its reasons; `refused_healthy` and `passed_sabotaged` should be empty.
 `bench.sabotage` does the same through the trainer. `--kept` as in bench.quality.p1.
+
+How often the rule is wrong, by chance alone: `refused_of`, the share it refuses of pairs that are alike by construction, whose answers to
+each question are those of a healthy fine-tune and of the model before it, one or the other by lot, after the one has lost so large a share
+of its right ones. At 0 these are false refusals; one minus it at .05 are false passes.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import copy
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +45,8 @@ from streams.trainer import cost
 STALE = 3  # releases
 BALLAST = 40_000_000  # floats
 POLICY = Policy()
+LOST, LOTS = (0.0, 0.02, 0.05, 0.1), 50  # shares of a model's right answers; lots drawn for each fine-tune
+MISSED = 1 << 40  # the rank of an answer that is not there
 Spoil = Callable[[SequenceModel], None]
 
 
@@ -128,8 +135,8 @@ def sabotaged(deep: Deep, last: int) -> dict[str, Callable[[], SequenceModel]]:
     }
 
 
-def judge(deep: Deep, training: int, had: dict[str, int]) -> Callable[[SequenceModel], gate.Verdict]:
-    """Judges candidates for that release as the trainer does; a model that cannot be exported is refused for that. `had`: fingerprints of
+def tries(deep: Deep, training: int, had: dict[str, int]) -> Callable[[SequenceModel], gate.Judged]:
+    """Asks candidates for that release as the trainer does; raises `export.NotEqual` where one cannot be exported. `had`: fingerprints of
     the versions before it.
     """
     part, row, live = deep.part(training), deep.vocabulary(training), deep.version(training - 1)
@@ -143,15 +150,28 @@ def judge(deep: Deep, training: int, had: dict[str, int]) -> Callable[[SequenceM
 
     before, live_cost = finetune.scorer(live), priced(live)
 
-    def judged(candidate: SequenceModel) -> gate.Verdict:
-        try:
-            spent = priced(candidate)
-        except export.NotEqual as error:
-            return gate.Verdict(False, [f"NotEqual: {error}"], {})
+    def tried(candidate: SequenceModel) -> gate.Judged:
+        spent = priced(candidate)
         had_by = had.get(finetune.fingerprint(candidate), 0)
-        return gate.judge(gate.tried(finetune.scorer(candidate), before, popular, asked, spent, live_cost, had_by))
+        return gate.tried(finetune.scorer(candidate), before, popular, asked, spent, live_cost, had_by)
 
-    return judged
+    return tried
+
+
+def refused_of(healthy: Sequence[gate.Judged], rng: np.random.Generator) -> dict[str, float]:
+    """The share that is refused of pairs that are alike but for what the one has lost."""
+    found = dict[str, float]()
+    for lost in LOST:
+        refused = []
+        for judged in healthy:
+            assert judged.live is not None
+            for _ in range(LOTS):
+                one = rng.random(len(judged.live)) < 0.5
+                mine, other = np.where(one, judged.candidate, judged.live), np.where(one, judged.live, judged.candidate)
+                mine[rng.random(len(mine)) < lost] = MISSED
+                refused.append(not gate.judge(replace(judged, candidate=mine, live=other)).passed)
+        found[str(lost)] = round(float(np.mean(refused)), 3)
+    return found
 
 
 def run(
@@ -167,19 +187,24 @@ def run(
 
 def _judged(deep: Deep) -> dict[str, Any]:
     deep.finish()
-    healthy, spoilt, had = dict[str, Any](), dict[str, Any](), dict[str, int]()
+    healthy, spoilt, had, pairs = dict[str, Any](), dict[str, Any](), dict[str, int](), list[gate.Judged]()
     for training in range(1, len(deep.cuts)):
         had[finetune.fingerprint(deep.version(training - 1))] = training
-        judged = judge(deep, training, had)
-        healthy[str(deep.cuts[training])] = _told(judged(deep.version(training)))
+        tried = tries(deep, training, had)
+        pairs.append(tried(deep.version(training)))
+        healthy[str(deep.cuts[training])] = _told(gate.judge(pairs[-1]))
     last = len(deep.cuts) - 1
     for name, spoil in sabotaged(deep, last).items():
-        spoilt[name] = _told(judged(spoil()))
+        try:
+            spoilt[name] = _told(gate.judge(tried(spoil())))
+        except export.NotEqual as error:
+            spoilt[name] = _told(gate.Verdict(False, [f"NotEqual: {error}"], {}))
     return {
         "healthy": healthy,
         "sabotaged": spoilt,
         "refused_healthy": [name for name, told in healthy.items() if told["reasons"]],
         "passed_sabotaged": [name for name, told in spoilt.items() if not told["reasons"]],
+        "refused_of": refused_of(pairs, np.random.default_rng(deep.config.seed)),
         "seed": deep.config.seed,
     }
 
@@ -209,6 +234,8 @@ def main() -> None:
     for group in ("healthy", "sabotaged"):
         for name, told in found[group].items():
             print(f"{group:10} {name:22} {'; '.join(told['reasons']) or 'passed'}   {told['ndcg10']} against {told['live_ndcg10']}")
+    for lost, share in found["refused_of"].items():
+        print(f"alike, but for {float(lost):4.0%} of the right answers: {share:.1%} refused")
 
 
 if __name__ == "__main__":

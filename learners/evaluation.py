@@ -48,8 +48,8 @@ class Difference:
     upper: float
 
 
-def paired(candidate: npt.NDArray[np.float64], other: npt.NDArray[np.float64], z: float = 1.2816) -> Difference:
-    """Candidate minus other on the same questions; the default bounds hold with 90 % each."""
+def paired(candidate: npt.NDArray[np.float64], other: npt.NDArray[np.float64], z: float = 1.6449) -> Difference:
+    """Candidate minus other on the same questions; the default bounds hold with 95 % each."""
     d = candidate - other
     n = len(d)
     mean = float(d.mean()) if n else 0.0

@@ -15,6 +15,7 @@ def test_healthy_fine_tunes_pass_and_sabotaged_ones_are_refused() -> None:
     )
     found = gate.run(sessions(9_000), config, policy=Policy(volume_first=1_500, volume_every=1_500))
     assert len(found["healthy"]) == 4 and found["refused_healthy"] == []
+    assert found["refused_of"]["0.0"] < 0.15 < 0.5 < found["refused_of"]["0.1"]
     assert len(found["sabotaged"]) == 9
     assert found["passed_sabotaged"] == []
     # As good as new, as the ring never changes:

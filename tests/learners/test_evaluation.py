@@ -105,11 +105,11 @@ def test_too_few_questions_bound_nothing(n: int) -> None:
     assert (found.n, found.mean, found.lower, found.upper) == (n, float(n), -np.inf, np.inf)
 
 
-def test_the_default_bounds_hold_with_90_percent_each() -> None:
+def test_the_default_bounds_hold_with_95_percent_each() -> None:
     rng = np.random.default_rng(1)
     found = [paired(d, np.zeros(50)) for d in rng.normal(0.3, 1.0, (2000, 50))]
-    assert np.mean([f.upper < 0.3 for f in found]) == pytest.approx(0.1, abs=0.025)
-    assert np.mean([f.lower > 0.3 for f in found]) == pytest.approx(0.1, abs=0.025)
+    assert np.mean([f.upper < 0.3 for f in found]) == pytest.approx(0.05, abs=0.02)
+    assert np.mean([f.lower > 0.3 for f in found]) == pytest.approx(0.05, abs=0.02)
 
 
 def test_a_history_row_beyond_a_models_vocabulary_hides_nothing_of_it() -> None:

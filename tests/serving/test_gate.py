@@ -8,7 +8,7 @@ import pytest
 
 from learners.evaluation import ranks
 from learners.histories import Questions
-from serving.gate import COVERAGE, FEW, SLICE, Cost, Judged, judge, tried
+from serving.gate import COVERAGE, SLICE, Cost, Judged, judge, tried
 
 N, ITEMS = 2_000, 400
 SAME = Cost(20.0, 1.0, ITEMS)
@@ -37,7 +37,7 @@ def test_an_equal_candidate_passes_and_its_figures_are_told() -> None:
         == pytest.approx(np.where(of_live() < 10, 1 / np.log2(of_live() + 2.0), 0).mean(), abs=1e-5)
     )
     assert figures["hr10"] == pytest.approx((of_live() < 10).mean(), abs=1e-5)
-    assert figures["difference"] == {"n": N, "mean": 0.0, "lower90": 0.0, "upper90": 0.0}
+    assert figures["difference"] == {"n": N, "mean": 0.0, "lower95": 0.0, "upper95": 0.0}
 
 
 def test_a_better_candidate_passes() -> None:
@@ -51,7 +51,7 @@ def test_weights_that_an_earlier_version_had_are_refused_however_good() -> None:
 
 def test_another_model_that_is_as_good_passes_for_lack_of_evidence_of_harm() -> None:
     passed = [judge(judged(candidate=of_live(seed), lengths=np.full(N, 20), popularity=np.full(N, 20))).passed for seed in range(10, 50)]
-    assert sum(passed) > 0.75 * len(passed)
+    assert sum(passed) > 0.85 * len(passed)
 
 
 def asked() -> Questions:
@@ -113,21 +113,11 @@ def test_a_difference_beyond_doubt_is_refused_and_one_within_it_is_not() -> None
     assert judge(small).passed
 
 
-def test_three_per_cent_less_of_many_questions_is_harm_though_it_may_be_chance() -> None:
-    live = np.arange(N) % 20
-    mine = np.random.default_rng(1).permutation(live)
-    mine[np.flatnonzero(mine == 0)[:5]] = 9  # 4 % less
-    for n, passed in ((FEW, False), (FEW - 1, True)):
-        case = Judged(mine[:n], live[:n], live[:n], np.full(n, 20), np.full(n, 20), 0.5, True, SAME, SAME)
-        verdict = judge(case)
-        assert verdict.figures["difference"]["upper90"] > 0 and verdict.passed is passed
-
-
 def test_a_quarter_less_is_harm_however_few_the_questions() -> None:
     live, mine = np.array([0, LAST, 3, LAST]), np.array([LAST, 4, 3, LAST])
     case = Judged(mine, live, live, np.full(4, 20), np.full(4, 20), 0.5, True, SAME, SAME)
     verdict = judge(case)
-    assert verdict.figures["difference"]["upper90"] > 0
+    assert verdict.figures["difference"]["upper95"] > 0
     assert len(verdict.reasons) == 1
 
 

@@ -43,7 +43,7 @@ from serving import gate
 from streams.trainer import cost
 
 STALE = 3  # releases
-BALLAST = 40_000_000  # floats
+BALLAST = 1_000, 40_000  # floats; of one dimension, torch's exporter would look at each and stop all other threads for seconds
 POLICY = Policy()
 LOST, LOTS = (0.0, 0.02, 0.05, 0.1), 50  # shares of a model's right answers; lots drawn for each fine-tune
 MISSED = 1 << 40  # the rank of an answer that is not there
@@ -56,7 +56,7 @@ class Huge(SequenceModel):
     ballast: Tensor
 
     def states(self, histories: Tensor, asked: int) -> Tensor:
-        return super().states(histories, asked) + self.ballast[0]
+        return super().states(histories, asked) + self.ballast[0, 0]
 
 
 class Slow(SequenceModel):
@@ -83,7 +83,7 @@ def _reordered(model: SequenceModel, order: Tensor) -> None:
 
 def _huge(model: SequenceModel) -> None:
     model.__class__ = Huge
-    model.register_parameter("ballast", nn.Parameter(torch.zeros(BALLAST)))
+    model.register_parameter("ballast", nn.Parameter(torch.zeros(*BALLAST)))
 
 
 def _slow(model: SequenceModel) -> None:

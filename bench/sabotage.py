@@ -19,9 +19,8 @@ import asyncio
 import json
 import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -204,6 +203,16 @@ def ended(kafka: Any, asked: str) -> dict[str, Any]:
     }
 
 
+async def unless(trained: asyncio.Future[None], waited: Coroutine[Any, Any, Any]) -> None:
+    """Wait; but if the trainer ends, so do we."""
+    waiting = asyncio.ensure_future(waited)
+    await asyncio.wait({waiting, trained}, return_when=asyncio.FIRST_COMPLETED)
+    if trained.done():
+        waiting.cancel()
+        raise SystemExit(f"the trainer ended: {trained.exception()!r}")
+    waiting.result()
+
+
 async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as temporary:
         folder = Path(temporary)
@@ -216,19 +225,18 @@ async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
             new_key(folder / "foreign.key")
             trainer = Trainer(s.kafka, s.triton.url, s.triton.repository, s.training, s.rollout, s.signing.key, s.signing.trusted)
             torch.set_num_threads(s.training.threads)
-            thread = threading.Thread(target=trainer.run, name="trainer")
-            thread.start()
+            trained = asyncio.get_running_loop().run_in_executor(None, trainer.run)
             asking = Asking(stack, users)
             running, spoilt = asyncio.create_task(asking.run()), dict[str, Any]()
             try:
-                await until(lambda: trainer._claim is not None, 60, "the trainer's turn")
+                await unless(trained, until(lambda: trainer._claim is not None, 60, "the trainer's turn"))
                 live = trainer.releases.live
                 for name, sabotage in sabotages(trainer, folder / "foreign.key").items():
                     flow.send(args.few)
                     flow.flush()
                     with sabotage:
                         asked = await asyncio.to_thread(control.request_retraining, s.kafka)
-                        await settled(s.kafka, asked.id, 600)
+                        await unless(trained, settled(s.kafka, asked.id, 600))
                     spoilt[name] = await asyncio.to_thread(ended, s.kafka, asked.id)
                     say(f"{name}: {spoilt[name]}")
                 spoilt[EPOCH] = await asyncio.to_thread(of_a_former_epoch, stack, trainer, folder)
@@ -236,7 +244,7 @@ async def run(args: argparse.Namespace, say: Say) -> dict[str, Any]:
             finally:
                 trainer.stopping = True
                 running.cancel()
-                await asyncio.to_thread(thread.join)
+                await asyncio.wait({trained})
                 trainer.close()
             return {
                 "healthy": passed,

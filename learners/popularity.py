@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from learners.compiled import compiled
 from learners.items import Items
 
 HALF_LIVES = (100, 500, 2_000, 10_000, 1 << 40)  # events of the whole stream; the last one never decays
+NOTHING = -149.0  # log2 of the smallest float32
 TABLED = 4096  # ages, in events, whose decay is looked up
 RECORD = Struct("<QIdd5f")  # clock at which the counts stand, choices ever, first and last event time, counts
 _ALL_BUT = Struct("<QIdd")  # the counts
@@ -112,11 +114,7 @@ class Popularity:
     def scores(self) -> npt.NDArray[np.float32]:
         """float32[rows, half-lives]: every item's decayed count now, all partitions together."""
         n = min(len(self.items.names), self._n.shape[1])
-        total = np.zeros((n, len(HALF_LIVES)), np.float32)
-        for p, clock in enumerate(self.clock):
-            age = np.maximum(clock - self._at[p, :n].astype(np.float32), 0)
-            total += self._counts[p, :n] * np.exp2(age[:, None] * self._rate)
-        return total
+        return np.asarray(_decayed(self._counts, self._at, np.array(self.clock, np.uint64), self._rate, n))
 
     def first_seen(self) -> npt.NDArray[np.float64]:
         """float64[rows]: event time of each item's first choice, inf where there is none."""
@@ -139,3 +137,16 @@ class Popularity:
         scores, names = self.scores()[:, half_life], self.items.names
         order = sorted((r for r in range(len(scores)) if names[r]), key=lambda r: (-scores[r], names[r]))
         return [names[r] for r in order[:k]]
+
+
+@compiled
+def _decayed(counts: Any, at: Any, clocks: Any, rates: Any, n: int) -> Any:
+    """float32[n, half-lives]: sums over all partitions of `counts` as they stood `at` their clocks, now that these are `clocks`."""
+    total = np.zeros((n, len(rates)), np.float32)
+    for partition in range(len(clocks)):
+        for row in range(n):
+            age = np.float32(clocks[partition] - at[partition, row]) if clocks[partition] > at[partition, row] else np.float32(0)
+            for half_life in range(len(rates)):
+                if counts[partition, row, half_life] > 0 and age * rates[half_life] > NOTHING:
+                    total[row, half_life] += counts[partition, row, half_life] * np.exp2(age * rates[half_life])
+    return total

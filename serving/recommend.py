@@ -131,17 +131,19 @@ class View:
         first = popularity.first_seen()[:n]
         k = min(POPULAR_KEPT, n)
         popular = np.full((scores.shape[1], k), -1)
-        for column, into in zip(scores.T, popular, strict=True):
-            rows = np.argpartition(-column, k - 1)[:k] if k else np.empty(0, np.intp)
+        columns = np.negative(scores.T, order="C")
+        for column, into in zip(columns, popular, strict=True):
+            rows = np.argpartition(column, k - 1)[:k] if k else np.empty(0, np.intp)
             rows = rows[alive[rows]]
-            into[: len(rows)] = rows[np.lexsort((ties[rows], -column[rows]))]
-        newest = np.argsort(-np.where(np.isfinite(first), first, -np.inf), kind="stable")[:FRESH_KEPT]
+            into[: len(rows)] = rows[np.lexsort((ties[rows], column[rows]))]
+        since = np.where(np.isfinite(first), first, -np.inf)
+        newest = np.argpartition(since, -FRESH_KEPT)[-FRESH_KEPT:] if n > FRESH_KEPT else np.arange(n)
         fresh = {names[r]: float(first[r]) for r in newest if names[r] and np.isfinite(first[r])}
         fresh |= dict(list(self.catalogue.announced.items())[-FRESH_KEPT:])
         announced = sorted(fresh, key=lambda item: (-fresh[item], item))[:FRESH_KEPT]
         self.shared = Shared(
             scores=scores,
-            top=scores.max(0, initial=1e-9),
+            top=-columns.min(1, initial=-1e-9),
             first=first,
             popular=popular,
             fresh=announced,

@@ -16,7 +16,7 @@ from learners.near import Dense, History, Rows
 from learners.occurrences import spare
 from learners.online import Online
 
-ITEMS = 50  # of a history, the last ones, each once
+ITEMS = 25  # of a history, the last ones, each once
 CHOICES = 64  # last choices of each that are looked at, all partitions together; more where the history is short
 REACH = 10  # choices before and after that count as together
 DECAY = 0.95  # what an older item of the history should add up to, against the one after it

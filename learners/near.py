@@ -17,11 +17,11 @@ from learners.compiled import compiled
 from learners.occurrences import Scored, best, spare
 from learners.online import Online
 
-NEWEST, MATCHED, REMEMBERED = 3, 10, 100  # last items of a history
+NEWEST, MATCHED, REMEMBERED = 3, 10, 50  # last items of a history
 NEAR, FAR, LASTING = 128, 48, 32  # choices of each of them that are looked at, all partitions together; more where the history is short
 REACH = 20  # choices before and after that count as near
 DECAY = 0.8  # an older item of the history counts this much less than the one after it
-TASTE_REACH, TASTE_DECAY = 10, 0.98  # the same for a user's taste, which is read from their last hundred items
+TASTE_REACH, TASTE_DECAY = 10, 0.98  # the same for a user's taste, which is read from their last fifty items
 BASKET = 30  # last items of the last session; what was chosen in the same session, so many before and after, goes with them
 
 Dense = npt.NDArray[np.float64]
@@ -31,7 +31,7 @@ History = npt.NDArray[np.int32]
 
 class Near(NamedTuple):
     """Of every row, float64[n] each: share of what came next after the last item; of what came within three places after the last three,
-    by distance; cosine with what was chosen around the last item; around the last ten, older ones fading; and around the last hundred,
+    by distance; cosine with what was chosen around the last item; around the last ten, older ones fading; and around the last fifty,
     which hardly fade; and with what was chosen in one session with those of the last session, one as much as another. `rows`:
     where any is above 0.
     """

@@ -112,6 +112,18 @@ class Deep:
         cut = self.cuts[training]
         return histories.split(self._events[max(0, cut - KEPT) : cut], self.config, {}, first=training == 0 or self.anew)
 
+    def targets(self) -> int:
+        """How many next items its trainings so far have learned, each as often as it was."""
+        epochs = [self.config.fine_epochs if self._warm(training) else self.config.epochs for training in range(self.trainings)]
+        return sum(n * int((self._windows(training).weights > 0).sum()) for training, n in enumerate(epochs))
+
+    def _warm(self, training: int) -> bool:
+        return training > 0 and not self.anew
+
+    def _windows(self, training: int) -> histories.Windows:
+        rng = np.random.default_rng(self.config.seed + training)
+        return histories.training_windows(self.part(training), self._row, self.config.replay if self._warm(training) else 0, rng)
+
     def vocabulary(self, training: int) -> dict[str, int]:
         """Rows of the items that were there at that training."""
         known = int(self._rows[: self.cuts[training]].max())
@@ -127,12 +139,10 @@ class Deep:
                 _check(file, (found.metadata() or {}).get("of", ""), self._of(training))
             self._model, self._has = finetune.load(file, known, self.config).eval(), training
             return
-        warm = training > 0 and not self.anew
+        warm = self._warm(training)
         if warm and self._has != training - 1:
             self._have(training - 1)
-        part = self.part(training)
-        rng = np.random.default_rng(self.config.seed + training)
-        windows = histories.training_windows(part, self._row, self.config.replay if warm else 0, rng)
+        windows = self._windows(training)
         torch.manual_seed(self.config.seed)
         model = grown(self._model, known, self.config) if self._model and warm else finetune.fresh(known, self.config)
 

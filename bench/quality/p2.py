@@ -7,8 +7,9 @@ first: the next item of a session that has begun, if the item was there in an ea
 that the ranker has something to learn from. Reported are R@20 and MRR@20, means of the periods: `hybrid` is the product, online and
 deep, the model trained whenever the product's policy asks for it; `online` the product without a model; `fine_tuned` and `frozen` that
 model alone, and as it was after the first period; `joint` (with --joint: hours on a CPU) one that is trained anew on everything after
-each period. Beside them item-to-item neighbours and a Markov chain, online. `--kept`: a folder for what the trainings end with; a run
-that was cut off goes on from there, and one with `--train-only` may come before it, on another machine.
+each period; `targets`: how many next items each of these has learned, as often as it did. Beside them item-to-item neighbours and a
+Markov chain, online. `--kept`: a folder for what the trainings end with; a run that was cut off goes on from there, and one with
+`--train-only` may come before it, on another machine.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ def run(
         "periods": len(figures["hybrid"]),
         "trainings": deep["fine_tuned"].trainings,
         "training_s": round(deep["fine_tuned"].seconds, 1),
+        "targets": {name: model.targets() for name, model in deep.items()},
         "us_per_event": round(learning / end * 1e6, 1),
         "us_per_list": round(listing / max(sum(n < end for n in shown), 1) * 1e6),
         "seed": seed,

@@ -62,10 +62,14 @@ def test_the_baselines_count_what_they_say() -> None:
 def test_in_periods_the_product_finds_the_ring_beside_its_model_alone() -> None:
     stream = [p2.Event(row, n // 500) for n, row in enumerate(sessions(1_500))]
     config = Training(dim=16, blocks=1, epochs=2, fine_epochs=1, window=500, replay=100)
-    found = p2.run(stream, 60, config, policy=Policy(volume_first=400, volume_every=500))
+    found = p2.run(stream, 60, config, joint=True, policy=Policy(volume_first=400, volume_every=500))
     assert found["asks"] == 120 and found["periods"] == 2 and found["trainings"] == 3
     assert found["hybrid"]["r20"] > 90 and found["markov"]["r20"] > 90 and found["online"]["r20"] > 90
-    assert found["fine_tuned"]["r20"] > 0 and found["frozen"]["r20"] > 0
+    assert found["fine_tuned"]["r20"] > 0 and found["frozen"]["r20"] > 0 and found["joint"]["r20"] > 0
+    users = len({event.row.user for event in stream})  # whose first choice follows nothing
+    learned = {"frozen": 2 * 340, "fine_tuned": 2 * 340 + 2 * (425 + 100), "joint": 2 * (425 + 850)}
+    for name, most in learned.items():
+        assert most - 4 * users - 2 <= found["targets"][name] <= most + 100, name
 
 
 def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_another_stream(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """P1: prequential top-N. Predict each user's next item, then learn it; nothing is asked before the first fifth of the stream is learned.
 
-    python -m bench.quality.p1 --data FILE [--asks N] [--deep [--kept FOLDER] [--train-only]] [--seed S] [--json]
+    python -m bench.quality.p1 --data FILE [--asks N] [--shown SHARE] [--deep [--kept FOLDER] [--train-only]] [--seed S] [--json]
 
 The stream is in order of time, ties by a seeded hash of time and row number. Asked are N events, drawn from those of known users after the
 warm-up; items never seen before count as misses. Every list is made by the product's own code from the state one event before
-(`bench/quality/product.py`), and is shown: the ranker learns from these slates and from as many others as make one in seven events.
+(`bench/quality/product.py`), and is shown: the ranker learns from these slates and from as many others as make a share `--shown` of all
+events, one in seven. (Who chooses from lists is shown one before nearly every event; here each costs time.)
 What a user had is hidden where the product itself has found that the stream does not repeat. Beside it, on the same asks: decayed
 popularity (of five half-lives the best on the warm-up), item-to-item neighbours, Markov, all online, and the product's own copy that
 stopped learning after the warm-up. 95 % intervals by a bootstrap over users. `--deep`: with the sequence model, trained whenever the
@@ -52,29 +53,29 @@ def changes(stream: list[Row]) -> list[Row]:
     return out
 
 
-def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM) -> tuple[set[int], set[int]]:
-    """Events that are asked, and those whose lists are shown."""
+def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM, shows: float = SHOWN) -> tuple[set[int], set[int]]:
+    """Events that are asked, and those whose lists are shown: these, and a share `shows` of all."""
     rng = np.random.default_rng(seed)
     first = {row.user: n for n, row in reversed(list(enumerate(stream)))}
     known = np.array([first[row.user] < n for n, row in enumerate(stream)])
     later = np.flatnonzero(known & (np.arange(len(stream)) >= int(len(stream) * warm)))
     asked = set(rng.choice(later, min(asks, len(later)), replace=False).tolist())
     others = np.flatnonzero(known)
-    shown = set(rng.choice(others, min(int(len(stream) * SHOWN), len(others)), replace=False).tolist()) | asked
+    shown = set(rng.choice(others, min(int(len(stream) * shows), len(others)), replace=False).tolist()) | asked
     return asked, shown
 
 
 def run(
     stream: list[Row], asks: int, seed: int, config: Training | None = None, kept: Path | None = None,
     progress: Any = lambda done, all, now="": None, share: float = WARM,
-    told: Callable[[int, list[str]], None] = lambda n, items: None,
+    told: Callable[[int, list[str]], None] = lambda n, items: None, shows: float = SHOWN,
 ) -> dict[str, Any]:  # fmt: skip
-    """The figures of one stream; `config`: with the deep model; `share` of the stream is warm-up.
+    """The figures of one stream; `config`: with the deep model; `share` of the stream is warm-up, `shows` as for `chosen`.
 
     `told` hears which list is shown before which event.
     """
     rng, warm = np.random.default_rng(seed), int(len(stream) * share)
-    asked, shown = chosen(stream, asks, seed, share)
+    asked, shown = chosen(stream, asks, seed, share, shows)
     deep = Deep(stream, shown, config, by_volume(len(stream), Policy()), kept, progress=progress) if config else None
     product, base = Product(seed), Baselines()
     frozen = Copy(warm)
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEMO_DATA, help="user,item,value,timestamp")
     parser.add_argument("--asks", type=int, default=6_000)
     parser.add_argument("--warm", type=float, default=WARM, help="share of the stream that is learned before the first ask (0.2)")
+    parser.add_argument("--shown", type=float, default=SHOWN, help="share of all events before which a list is shown (one in seven)")
     parser.add_argument("--no-repeats", action="store_true", help="without events that only repeat the item which their user had last")
     parser.add_argument("--events", type=int, help="only the first so many")
     parser.add_argument("--deep", action="store_true", help="with the sequence model")
@@ -159,6 +161,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.train_only and not args.kept:
         parser.error("--train-only needs --kept: a folder for what the trainings end with")
+    if not 0 <= args.shown <= 1:
+        parser.error(f"--shown {args.shown:g}: a share of all events, from 0 to 1")
     stream = rows(args.data, args.seed)[: args.events]
     if args.no_repeats:
         stream = changes(stream)
@@ -166,7 +170,7 @@ def main() -> None:
     if config and args.train_only:
         Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).finish()
         return
-    figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm)
+    figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm, shows=args.shown)
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
 

@@ -13,7 +13,7 @@ import pytest
 from bench.quality import p2, p5
 from bench.quality.baselines import Baselines
 from bench.quality.deep import Deep, by_volume
-from bench.quality.p1 import changes, run
+from bench.quality.p1 import changes, chosen, run
 from bench.quality.product import Copy
 from feedback.policy import Policy
 from infra.replay import Row, rows
@@ -57,6 +57,13 @@ def test_the_baselines_count_what_they_say() -> None:
     own = set(base.history["me"])
     assert base.markov("me", own, 2) == base.neighbours("me", own, 2) == ["cup", "pot"]
     assert base.popular((), 4, 3) == ["tea", "cup", "pot"]
+
+
+def test_of_all_events_the_share_that_is_wanted_is_shown_and_all_that_is_asked() -> None:
+    stream = sessions(2_000)
+    for shows in (0.0, 0.2, 0.5):
+        asked, shown = chosen(stream, 50, 1, shows=shows)
+        assert len(asked) == 50 and asked <= shown and 0 <= len(shown) - shows * len(stream) <= 50
 
 
 def test_in_periods_the_product_finds_the_ring_beside_its_model_alone() -> None:

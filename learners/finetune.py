@@ -18,7 +18,7 @@ from learners.histories import ITEMS, LENGTH, PAUSES, Windows, within
 from learners.sequence import SequenceModel, grown
 from learners.training import Training
 
-WEIGHED = 4_000  # items that a step weighs its targets against; of more, others are drawn for each step
+WEIGHED = 10_000  # items that a step weighs its targets against; of more, others are drawn for each step
 TIMELESS = 0.1  # of the windows are learned without their times: whoever asks with a session of their own has none
 
 

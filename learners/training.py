@@ -24,7 +24,7 @@ class Training:
     fine_learning_rate: float = 1e-3
     batch: int = 1_024
     epochs: int = 12
-    fine_epochs: int = 8
+    fine_epochs: int = 4
     window: int = 100_000  # as many as come between two trainings by volume (feedback.policy)
     replay: int = 100_000
     gate_share: float = 0.15

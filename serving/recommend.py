@@ -137,7 +137,8 @@ class View:
             rows = rows[alive[rows]]
             into[: len(rows)] = rows[np.lexsort((ties[rows], column[rows]))]
         since = np.where(np.isfinite(first), first, -np.inf)
-        newest = np.argpartition(since, -FRESH_KEPT)[-FRESH_KEPT:] if n > FRESH_KEPT else np.arange(n)
+        newest = np.flatnonzero(since >= np.partition(since, -FRESH_KEPT)[-FRESH_KEPT]) if n > FRESH_KEPT else np.arange(n)
+        newest = newest[np.lexsort((ties[newest], -since[newest]))][:FRESH_KEPT]
         fresh = {names[r]: float(first[r]) for r in newest if names[r] and np.isfinite(first[r])}
         fresh |= dict(list(self.catalogue.announced.items())[-FRESH_KEPT:])
         announced = sorted(fresh, key=lambda item: (-fresh[item], item))[:FRESH_KEPT]

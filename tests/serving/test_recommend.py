@@ -14,7 +14,7 @@ from learners.weights import LEAST, Layers, Weights
 from serving.candidates import NEWEST
 from serving.features import CONTEXTS, FEATURES, RANKER, SOURCES
 from serving.guard import Guard
-from serving.recommend import SAMPLE, Answer, Ask, Scored, View, answer, reasons
+from serving.recommend import FRESH_KEPT, SAMPLE, Answer, Ask, Scored, View, answer, reasons
 from serving.repeats import Repeats
 
 NOW = 1.7e9
@@ -308,6 +308,19 @@ def test_a_list_is_as_long_as_asked_for_while_the_catalogue_has_items_for_it() -
     view.refresh()
     assert set(asked(view, Ask("cold", k=100, categories=frozenset({"rare"}))).items) == set(far)
     assert len(asked(view, Ask("cold", k=100)).items) == 100
+
+
+def test_the_newest_are_the_same_in_whatever_order_items_came_also_where_most_came_at_once() -> None:
+    items = [(f"new{n}", NOW + 1) for n in range(FRESH_KEPT // 2)] + [(f"old{n}", NOW) for n in range(3 * FRESH_KEPT)]
+    fresh = []
+    for seed in (1, 2):
+        view = View(Online())
+        for item, at in Random(seed).sample(items, len(items)):
+            view.online.learn_one("u", item, at)
+        view.refresh()
+        fresh.append(view.shared.fresh)
+    assert fresh[0] == fresh[1] and len(fresh[0]) == FRESH_KEPT
+    assert set(fresh[0][: FRESH_KEPT // 2]) == {item for item, at in items if at > NOW}
 
 
 def test_an_announced_item_is_there_also_between_its_first_choice_and_the_next_refresh() -> None:

@@ -29,15 +29,15 @@ def regressed(history: History, own: tuple[int, int] | None, online: Online, n: 
     it names, not all of them above 0. Choices of the user (partition, number) `own` say nothing new.
     """
     out, mark = np.zeros(n), np.zeros(n, np.uint8)
-    return out, _regress(history, spare(len(history)), *(own or (-1, -1)), *online.tables(), online.popularity.table(), out, mark)
+    return out, regress(history, spare(len(history)), *(own or (-1, -1)), *online.tables(), online.popularity.table(), out, mark)
 
 
 @compiled
-def _regress(
+def regress(
     history: Any, least: int, own_partition: int, own: int,
     by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any, mark: Any,
 ) -> Any:  # fmt: skip
-    """Set `out`, float64[n]; returns the rows that are named in it. `mark`: uint8[n], of zeros, to work with."""
+    """Set `out`, float64[n]; returns the rows that are named in it. `mark`: uint8[n], zeros before and after."""
     shards, n = len(by_row), len(out)
     nobody = np.uint32(n)
     items, wanted, m = np.empty(ITEMS, np.int64), np.empty(ITEMS), 0
@@ -100,7 +100,8 @@ def _regress(
                 if other != k:
                     rest -= together[k, other] * weights[other]
             weights[k] = rest / (1 + RIDGE)
-    mark[:] = 0
+    for k in range(m):
+        mark[items[k]] = 0
     named, distinct = np.empty(min(found, n), np.int64), 0
     for k in range(m):
         weight = weights[k] / np.sqrt(max(looked_at[k], 1))
@@ -111,5 +112,6 @@ def _regress(
                 distinct += 1
             out[row] += weight
     for row in named[:distinct]:
+        mark[row] = 0
         out[row] /= np.sqrt(1.0 + (ever[:, row].sum() if row < ever.shape[1] else 0))
     return named[:distinct]

@@ -33,7 +33,7 @@ class Items:
         self.next = 0  # the first partition's next new number
         self.table = np.full((partitions, 64), -1, np.int32)  # by partition and number: row, -1 where there is none, as in the last place
         self._free: list[int] = []
-        self._ties = np.zeros(64, np.int64)  # by row: the name's hash
+        self._ties = np.zeros(64, np.int64)  # by row: the name's hash, -1 where there is none any more
         self._alive = np.zeros(64, np.bool_)  # by row: has it a name?
 
     def learn(self, name: str) -> int:
@@ -82,8 +82,8 @@ class Items:
         return self._ties[:n]
 
     def alive(self, n: int) -> npt.NDArray[np.bool_]:
-        """bool[n]: which of the first n rows hold an item; a copy."""
-        return self._alive[:n].copy()
+        """bool[n]: which of the first n rows hold an item; not to be written."""
+        return self._alive[:n]
 
     def remove(self, name: str) -> None:
         """Free the item's row; its numbers name nobody from now on."""
@@ -94,7 +94,7 @@ class Items:
             else:
                 of[of == row] = -1
         self.names[row] = ""
-        self._alive[row] = False
+        self._ties[row], self._alive[row] = -1, False
         self._free.append(row)
 
     def __len__(self) -> int:

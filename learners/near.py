@@ -53,7 +53,7 @@ def near(history: History, session: int, own: tuple[int, int] | None, online: On
     """
     out, seen = np.zeros((6, n)), np.zeros(n // 8 + 1, np.uint64)  # by numpy, which does not touch what nobody looks at
     ever = online.popularity.table()
-    rows = _look_around(
+    rows = look_around(
         history[-REMEMBERED:], spare(len(history)), min(session, BASKET), *(own or (-1, -1)), *online.tables(), ever, out, seen
     )
     next, after, last, around, taste, basket = out
@@ -61,7 +61,7 @@ def near(history: History, session: int, own: tuple[int, int] | None, online: On
 
 
 @compiled
-def _look_around(
+def look_around(
     history: Any, least: int, session: int, own_partition: int, own: int,
     by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any, seen: Any,
 ) -> Any:  # fmt: skip

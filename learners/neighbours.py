@@ -26,11 +26,11 @@ def votes(history: History, own: tuple[int, int] | None, online: Online, n: int)
     for what they chose last; not for what the history holds.
     """
     out = np.zeros(n)
-    return out, _vote(history, *(own or (-1, -1)), *online.tables(), out)
+    return out, vote(history, *(own or (-1, -1)), *online.tables(), out)
 
 
 @compiled
-def _vote(
+def vote(
     history: Any, own_partition: int, own: int,
     by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, out: Any,
 ) -> Any:  # fmt: skip

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from learners.compiled import compiled
+from learners.ease import regress
+from learners.near import BASKET, REMEMBERED, look_around
+from learners.neighbours import vote
 from learners.profiles import RECENT
 from learners.ranks import ABSENT
 from serving.features import POPULAR, SOURCES
@@ -28,6 +32,71 @@ _DEEP, _AFTER, _COVISITED, _NEIGHBOURS, _FRESH, _HISTORY, _TASTE, _EASE, _BASKET
     SOURCES.index(name) for name in ("deep", "after", "covisited", "neighbours", "fresh", "history", "taste", "ease", "basket")
 )
 _FIRST_POPULAR, _LAST_POPULAR = POPULAR[0], POPULAR[-1]
+
+Dense = npt.NDArray[np.float64]
+
+
+class Found(NamedTuple):
+    """What the sources say of each of n rows, float64: `near` [6, n] (`learners.near.Near`), votes of the neighbours, the regression, and
+    `counts` [4, n] of the history (`gathered`). `seen` marks the rows that were named, a byte each; `mark` is the regression's to use.
+
+    One is used for one answer after the other: the next one clears what was named, as that is less than all there is.
+    """
+
+    near: Dense
+    voted: Dense
+    eased: Dense
+    counts: Dense
+    seen: npt.NDArray[np.uint64]
+    mark: npt.NDArray[np.uint8]
+
+    @staticmethod
+    def nothing(n: int) -> Found:
+        """Of n rows; by numpy, which does not touch what nobody looks at."""
+        return Found(np.zeros((6, n)), np.zeros(n), np.zeros(n), np.zeros((4, n)), np.zeros(n // 8 + 1, np.uint64), np.zeros(n, np.uint8))
+
+
+@compiled
+def sought(
+    near: Any, voted: Any, eased: Any, counts: Any, seen: Any, mark: Any, history: Any, session: int, least: int, own_partition: int,
+    own: int, by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any,
+    deep: Any, deep_scores: Any, fresh: Any, popular: Any, more: Any, open_to: Any, had: Any, repeats: bool, ties: Any, numbers: int,
+    most: Any,
+) -> Any:  # fmt: skip
+    """What all sources have to say to a `history` of items in these rows, oldest first (-1: unknown), the last `session` of them of one
+    session, left in `Found`; and what is `gathered` from that. `least`: `learners.occurrences.spare`; `own_partition`, `own`: the user's
+    place; `by_row` to `rows`: `Online.tables`; `ever`: choices of each item [partitions, n or more].
+    """
+    marks = seen.view(np.uint8)
+    for word in range(len(seen)):
+        if seen[word]:
+            for row in range(8 * word, min(8 * word + 8, len(voted))):
+                if marks[row]:
+                    voted[row], eased[row] = 0.0, 0.0
+                    for column in range(len(near)):
+                        near[column, row] = 0.0
+                    for column in range(len(counts)):
+                        counts[column, row] = 0.0
+            seen[word] = 0
+    named = look_around(
+        history[-REMEMBERED:], least, min(session, BASKET), own_partition, own, by_row, entries_at, entries, by_user, chosen_at, chosen,
+        rows, ever, near, seen,
+    )  # fmt: skip
+    voting = vote(history, own_partition, own, by_row, entries_at, entries, by_user, chosen_at, chosen, rows, voted)
+    easing = regress(
+        history, least, own_partition, own, by_row, entries_at, entries, by_user, chosen_at, chosen, rows, ever, eased, mark
+    )  # fmt: skip
+    for row in voting:
+        marks[row] = 1
+    for row in easing:
+        marks[row] = 1
+    for row in history:
+        if 0 <= row < len(voted):
+            marks[row] = 1
+    return gathered(
+        deep, deep_scores, fresh, popular, more, history, named, near[1], near[3], near[4], near[5], voting, voted, easing, eased,
+        open_to, had, repeats, ties, numbers, most, counts,
+    )  # fmt: skip
 
 
 @compiled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,28 +15,30 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.inference import session
+from learners.items import Items
 from serving.bundle import Corrupt
 from serving.recommend import Scored
-from serving.vocabulary import Vocabulary
+from serving.vocabulary import Places, Vocabulary
 
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Deep:
-    """Vocabulary and weights of one bundle, which can so never mix with another's."""
+    """Vocabulary and weights of one bundle, which can so never mix with another's, and where its items are among the process's own."""
 
     vocabulary: Vocabulary
+    places: Places
     _session: Any
 
     @staticmethod
-    def load(folder: Path, sha256: str | None, trusted: str, version: int) -> Deep:
-        """That of the bundle in `folder`. Raises OSError, or `Corrupt` where it is not what its maker signed, or does not answer as it did
-        there.
+    def load(folder: Path, sha256: str | None, trusted: str, version: int, items: Items) -> Deep:
+        """That of the bundle in `folder`, for a process with these items. Raises OSError, or `Corrupt` where it is not what its maker
+        signed, or does not answer as it did there.
         """
         vocabulary = Vocabulary.load(folder, sha256, trusted, version)
         with ThreadPoolExecutor(1, initializer=_behind) as beside:
-            return Deep(vocabulary, beside.submit(_proven, folder).result())
+            return Deep(vocabulary, Places(vocabulary, items), beside.submit(_proven, folder).result())
 
     def rank(self, histories: npt.NDArray[np.int64]) -> list[Scored]:
         """Its list for each of int64[B, 2, LENGTH] (`learners.histories`). Raises RuntimeError where it cannot."""
@@ -43,7 +46,26 @@ class Deep:
             items, scores = self._session.run(None, {"histories": histories})
         except Exception as error:  # as above
             raise RuntimeError(str(error)) from None
-        return [Scored(*self.vocabulary.decode(*each)) for each in zip(items, scores, strict=True)]
+        out = list[Scored]()
+        for known, values in zip(items, scores, strict=True):
+            some = (known > 0) & (known <= len(self.vocabulary.items))
+            if not some.all():  # it has fewer than it names
+                known, values = known[some], values[some]
+            out.append(Scored(_Names(self.vocabulary.items, known), values, self.places.rows(known)))
+        return out
+
+
+class _Names(Sequence[str]):
+    """Names of a vocabulary's rows, made when they are asked for."""
+
+    def __init__(self, items: list[str], known: npt.NDArray[np.int64]) -> None:
+        self._items, self._known = items, known
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._items[self._known[place] - 1]
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 def _behind() -> None:

@@ -7,10 +7,9 @@ skew. Values are rounded to float16 before they are scored, because that is how 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from learners.compiled import compiled
 
@@ -89,7 +88,7 @@ COMPARED = (
     "ease",
     "basket",
 )  # sources whose values stand as shares of the largest
-_SHARES = np.array([FEATURES.index(name + "_share") for name in COMPARED])
+_SHARES = tuple(FEATURES.index(name + "_share") for name in COMPARED)
 _RANKED = 2  # and from here on as a rank and a logarithm, too, in the next columns
 _DEEP_SCORE, _DEEP_RANK, _POPULAR, _FRESHNESS, _AGE, _IDLE, _OWN, _OWN_LAST, _AFFINITY, _POPULAR_SHARE, _OWN_EVER, _OWN_SINCE = (
     FEATURES.index(name)
@@ -103,49 +102,28 @@ GAPS = (60.0, 86_400.0)  # s since the user's last event: the ranker's contexts 
 CONTEXTS = len(GAPS) + 1
 
 
-Column = npt.NDArray[np.float64]
-
-
-class Facts(NamedTuple):
-    """What is known of n candidates, whichever source named them.
-
-    `compared` float32[COMPARED, n]: `learners.near.Near`, votes of the neighbours, `learners.ease`. `popularity` [half-lives, n]: decayed
-    counts divided by the largest of the catalogue. `age_days` since an item was first chosen; `idle`: events of the stream since it was
-    last chosen. `own`: how often the user chose it lately, `own_ever`: of all that is remembered; `own_since`: choices since the last time,
-    counting from 1, 0 where there was none. `deep`: the sequence model's score, nan where it did not name the item, and `deep_rank`, from
-    0. `affinity`: share of the history in its categories.
-    """
-
-    compared: npt.NDArray[np.float32]
-    popularity: Column
-    age_days: Column
-    idle: Column
-    own: Column
-    own_ever: Column
-    own_since: Column
-    deep: Column
-    deep_rank: Column
-    affinity: Column
-
-
-def features(facts: Facts) -> npt.NDArray[np.float32]:
-    """float32[n, features] that hold what float16 can."""
-    return np.asarray(_features(*facts, _SHARES, len(FEATURES)))
+_WIDTH = len(FEATURES)
 
 
 @compiled
-def _features(
+def features(
     compared: Any, popularity: Any, age_days: Any, idle: Any, own: Any, own_ever: Any, own_since: Any, deep: Any, deep_rank: Any,
-    affinity: Any, shares: Any, width: int,
+    affinity: Any,
 ) -> Any:  # fmt: skip
-    """What is compared stands as the root of its share of the largest, as 1 / (1 + candidates with more), 0 for a value of 0, and as a
-    logarithm. Equal values have equal ranks, in whatever order they stand.
+    """float32[n, features], which hold what float16 can, of what is known of n candidates, whichever source named them.
+
+    `compared` float32[COMPARED, n]: `learners.near.Near`, votes of the neighbours, `learners.ease`; stands as the root of its share of the
+    largest, as 1 / (1 + candidates with more), 0 for a value of 0, and as a logarithm. Equal values have equal ranks, in whatever order
+    they stand. `popularity` [half-lives, n]: decayed counts divided by the largest of the catalogue. `age_days` since an item was first
+    chosen; `idle`: events of the stream since it was last chosen. `own`: how often the user chose it lately, `own_ever`: of all that is
+    remembered; `own_since`: choices since the last time, counting from 1, 0 where there was none. `deep`: the sequence model's score, nan
+    where it did not name the item, and `deep_rank`, from 0. `affinity`: share of the history in its categories; empty where there are none.
     """
     n = len(idle)
-    out = np.zeros((n, width), np.float32)
+    out = np.zeros((n, _WIDTH), np.float32)
     bits, some = compared.view(np.int32), np.empty(n, np.int64)  # bits of floats above 0 are in the order of these
-    for source in range(len(shares)):
-        at, above, largest = shares[source], 0, np.float32(1e-9)
+    for source in range(len(_SHARES)):
+        at, above, largest = _SHARES[source], 0, np.float32(1e-9)
         for candidate in range(n):
             if compared[source, candidate] > 0:
                 some[above] = np.int64(bits[source, candidate]) << 32 | candidate
@@ -190,8 +168,9 @@ def _features(
             row[_OWN], row[_OWN_EVER] = np.log1p(own[candidate]), np.log1p(own_ever[candidate])
         if own_since[candidate] > 0:
             row[_OWN_LAST], row[_OWN_SINCE] = 1.0 / own_since[candidate], np.log1p(own_since[candidate]) / 6
-        row[_AFFINITY] = affinity[candidate]
-        for place in range(width):  # to 11 bits (Dekker, 1971), or to a multiple of 2**-24 where float16 has fewer
+        if len(affinity):
+            row[_AFFINITY] = affinity[candidate]
+        for place in range(_WIDTH):  # to 11 bits (Dekker, 1971), or to a multiple of 2**-24 where float16 has fewer
             value = row[place]
             spread_out = value * np.float32(8193.0)
             rounded = spread_out - (spread_out - value)

@@ -13,37 +13,37 @@ import numpy as np
 import numpy.typing as npt
 
 from learners import weights
-from learners.compiled import compiled
-from learners.ease import regressed
-from learners.near import near
-from learners.neighbours import votes
+from learners.occurrences import spare
 from learners.online import Online
 from learners.ranks import ABSENT
 from learners.weights import Layers, Weights
-from serving.candidates import MOST, gathered
+from serving.candidates import MOST, Found, sought
 from serving.catalogue import Catalogue
 from serving.exploration import plackett_luce
-from serving.features import RANKER, SOURCES, Facts, context, features
+from serving.features import RANKER, SOURCES, context
 from serving.guard import Guard, merged
+from serving.order import ordered
 from serving.repeats import Repeats, never_happen
 
 POPULAR_KEPT = 400  # popular items per half-life that are kept ready: enough to skip what a heavy user has had
 FRESH_KEPT = 100
 MAX_K = 100  # items of a list
 SAMPLE = 20  # candidates not shown that an impression logs
-DAY = 86_400.0
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.integer]
 
 NOTHING = np.empty(0, np.int32)
+NO_AFFINITY = np.empty(0)
+UNTAUGHT = Layers(*(np.zeros(shape, np.float32) for shape in ((2, 1), (1,), (1, 1), (1, 1))))
 
 
 class Scored(NamedTuple):
-    """What the sequence model expects next, best first."""
+    """What the sequence model expects next, best first; `rows`: of these items, where somebody knows them already."""
 
     items: Sequence[str] = ()
     scores: npt.NDArray[np.float32] = np.empty(0, np.float32)
+    rows: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class View:
     watermark: float = 0.0  # newest event time of the stream, Unix s
     positions: dict[str, int] = field(default_factory=dict)  # {timeline partition: next offset} of the state
     fallback: list[str] = field(default_factory=list)  # popular items of the live bundle, for a start without Kafka
+    found: Found = field(default_factory=lambda: Found.nothing(0))  # of the answer before
 
     def __post_init__(self) -> None:
         self.refresh()
@@ -164,6 +165,7 @@ class View:
         else:
             mask = self.online.items.alive(n)
         if closed := [r for items in (ask.exclude, self.catalogue.unavailable) for item in items if (r := row.get(item, n)) < n]:
+            mask = mask.copy()
             mask[closed] = False
         return mask
 
@@ -188,8 +190,6 @@ class View:
 
     def affinity(self, names: Sequence[str], past: Rows) -> npt.NDArray[np.float64]:
         """Of each of the items called `names`, the share of the history of items in the rows `past` that is in its categories."""
-        if not self.catalogue.categories:
-            return np.zeros(len(names))
         taste = self.catalogue.affinity([self.online.items.names[r] for r in past[-20:].tolist() if r >= 0])
         out = np.zeros(len(names))
         if taste:
@@ -233,26 +233,23 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     had, had_by_name = NOTHING, frozenset[str]()
     if shared.once:  # where streams do not repeat, a session's own items are no news to it either
         had, had_by_name = np.concatenate([past.had, chosen]) if past else chosen, frozenset(ask.recent)
-    own = past.place if past else None
+    own = past.place if past else (-1, -1)
     of_last = len(ask.recent) if ask.recent else past.session if past else 0
-    around, (voted, voted_for), (eased, easing) = (
-        near(chosen, of_last, own, online, n),
-        votes(chosen, own, online, n),
-        regressed(chosen, own, online, n),
-    )
     nameless = dict[str, int]()  # candidates that are in no row: n and above
-    deep_keys = view.keys(ask, deep.items, online.items.named(deep.items), n, had_by_name, nameless)
+    in_rows = online.items.named(deep.items) if deep.rows is None else deep.rows
+    deep_keys = view.keys(ask, deep.items, in_rows, n, had_by_name, nameless)
     fresh = view.keys(ask, shared.fresh, shared.fresh_rows, n, had_by_name, nameless)
-    counts = np.zeros((4, n))
+    if len(view.found.voted) != n:
+        view.found = Found.nothing(n)
+    found, ever = view.found, online.popularity.table()
 
-    def gather(more: Sequence[int]) -> Any:
-        return gathered(
-            deep_keys, deep.scores, fresh, shared.popular, np.array(more, np.int64), chosen, around.rows, around.after, around.around,
-            around.taste, around.basket, voted_for, voted, easing, eased, open_to, had, not shared.once, online.items.ties(n),
-            n + len(nameless), MOST, counts,
+    def seek(more: Sequence[int]) -> Any:
+        return sought(
+            *found, chosen, of_last, spare(len(chosen)), *own, *online.tables(), ever, deep_keys, deep.scores, fresh, shared.popular,
+            np.array(more, np.int64), open_to, had, not shared.once, online.items.ties(n), n + len(nameless), MOST,
         )  # fmt: skip
 
-    keys, ranks, scored, ranked = gather(())
+    keys, ranks, scored, ranked = seek(())
     if len(keys) < ask.k:  # popular ones down to the last; were there none, what the user has had
         everything, taken = _everything(view, shared), set(keys.tolist())
         for rows, hidden in ((had, had_by_name),) if taken else ((had, had_by_name), (NOTHING, frozenset[str]())):
@@ -262,70 +259,20 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
             more = [key for key in numbers.tolist() if key not in taken and (key >= n or (key >= 0 and wanted[key]))][: ask.k - len(taken)]
             if taken or more:
                 break
-        counts[:] = 0
-        keys, ranks, scored, ranked = gather(more)
+        keys, ranks, scored, ranked = seek(more)
     of_all = list(nameless)
-    items = (
-        [names[key] if key < n else of_all[key - n] for key in keys.tolist()] if nameless else list(map(names.__getitem__, keys.tolist()))
-    )
-    keys[keys >= n] = -1
-    compared, popularity, age, idle, lately, ever, since = _known(
-        keys, around.next, around.last, around.after, around.around, voted, around.taste, eased, around.basket,
-        shared.scores, shared.top, shared.first, online.popularity.table(), *online.popularity.stands(),
-        counts, view.watermark, len(chosen),
-    )  # fmt: skip
-    values = features(Facts(compared, popularity, age, idle, lately, ever, since, scored, ranked, view.affinity(items, chosen)))
+
+    def called(keys: npt.NDArray[np.int64]) -> list[str]:
+        return [names[key] if key < n else of_all[key - n] for key in keys.tolist()] if nameless else [names[key] for key in keys.tolist()]
+
+    affinity = view.affinity(called(keys), chosen) if view.catalogue.categories else NO_AFFINITY
     situation = context(view.watermark - past.last) if past and not ask.recent else 0
-    scores = None
-    if shared.ranker is not None:
-        learned = shared.ranker.scores(values, situation)
-        ranks[np.argsort(-learned, kind="stable"), RANKER] = np.minimum(np.arange(len(values)), ABSENT - 1)
-        scores = learned if shared.order[0] == RANKER else None
-    if scores is None:
-        scores = _filled(ranks, shared.order)
-    best = np.argsort(-scores, kind="stable")
-    return Considered(
-        [items[place] for place in best.tolist()],
-        values[best],
-        ranks[best],
-        scores[best],
-        past.n if past else 0,
-        situation,
-        shared.positions,
-    )
-
-
-@compiled
-def _known(
-    keys: Any, next: Any, last: Any, after: Any, around: Any, voted: Any, taste: Any, eased: Any, basket: Any,
-    scores: Any, top: Any, first: Any, choices: Any, clocks: Any, at: Any, shards: int, counts: Any, now: float, length: int,
-) -> Any:  # fmt: skip
-    """The first of `serving.features.Facts` of the candidates in these rows, -1 for one that has none."""
-    m, counted = len(keys), len(scores)
-    compared, popularity = np.zeros((8, m), np.float32), np.zeros((scores.shape[1], m))
-    age, since_any = np.zeros(m), np.full(m, np.inf)
-    own, ever, since = np.zeros(m), np.zeros(m), np.zeros(m)
-    for place in range(m):
-        row = keys[place]
-        if row < 0:
-            continue
-        compared[0, place], compared[1, place], compared[2, place] = next[row], last[row], after[row]
-        compared[3, place], compared[4, place], compared[5, place], compared[6, place] = around[row], voted[row], taste[row], eased[row]
-        compared[7, place] = basket[row]
-        own[place], ever[place] = counts[0, row], counts[1, row]
-        if counts[2, row] > 0:
-            since[place] = length + 1 - counts[2, row]
-        if row < choices.shape[1]:
-            for partition in range(len(clocks)):
-                if choices[partition, row]:  # of the stream, about
-                    since_any[place] = min(since_any[place], max(clocks[partition] - np.int64(at[partition, row]), 0) * shards)
-        if row >= counted:  # it came since the last refresh
-            continue
-        if np.isfinite(first[row]):
-            age[place] = max(now - first[row], 0.0) / DAY
-        for half_life in range(scores.shape[1]):
-            popularity[half_life, place] = scores[row, half_life] / top[half_life]
-    return compared, popularity, age, since_any, own, ever, since
+    keys, ranks, values, scores = ordered(
+        keys, ranks, scored, ranked, found.near, found.voted, found.eased, found.counts, shared.scores, shared.top, shared.first, ever,
+        *online.popularity.stands(), view.watermark, len(chosen), affinity,
+        shared.ranker is not None, *(shared.ranker or UNTAUGHT), situation, shared.order,
+    )  # fmt: skip
+    return Considered(called(keys), values, ranks, scores, past.n if past else 0, situation, shared.positions)
 
 
 def _everything(view: View, shared: Shared) -> list[str]:
@@ -333,22 +280,6 @@ def _everything(view: View, shared: Shared) -> list[str]:
     names = view.online.items.names
     counted = (names[row] for row in np.argsort(-shared.scores[:, -1], kind="stable").tolist())
     return [item for item in dict.fromkeys([*counted, *view.catalogue.announced, *view.fallback]) if item]
-
-
-@compiled
-def _filled(ranks: Any, order: Any) -> Any:
-    """Scores, float32, that put the first source's list first, then what the second adds, and so on: -0, -1, -2, …"""
-    keys = np.full(len(ranks), len(order) * ABSENT)
-    for candidate in range(len(ranks)):
-        for lead in range(len(order)):  # the first source in the order that names it
-            rank = ranks[candidate, order[lead]]
-            if rank != ABSENT:
-                keys[candidate] = lead * ABSENT + rank
-                break
-    scores = np.empty(len(ranks), np.float32)
-    for place, candidate in enumerate(np.argsort(keys, kind="mergesort")):
-        scores[candidate] = -np.float32(place)
-    return scores
 
 
 _TEXT = [[f"{source}:{rank + 1}" for rank in range(ABSENT)] for source in SOURCES]

@@ -26,6 +26,7 @@ from serving.deep import Deep
 from serving.features import SOURCES
 from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
+from serving.vocabulary import encoded
 from streams import topics
 from streams.kafka import Kafka
 from streams.replica import Replica
@@ -36,6 +37,7 @@ STALE_MS = 5_000  # older state makes an answer degraded
 BREAK_S = 2.0  # for so long a model that failed, or is not there, is left alone
 IMPRESSION_BYTES = 6_000
 ONES = np.ones(len(SOURCES), np.uint8)
+NOBODYS = np.empty(0, np.int64)
 
 Arm = Literal["live", "canary"]
 
@@ -148,7 +150,9 @@ class Recommender:
         return True
 
     def _prepare(self, version: int, sha256: str | None) -> None:
-        self._models = {**self._models, version: Deep.load(folder_of(self._repository, version), sha256, self._trusted, version)}
+        items = self.replica.view.online.items
+        loaded = Deep.load(folder_of(self._repository, version), sha256, self._trusted, version, items)
+        self._models = {**self._models, version: loaded}
 
     def missing(self, version: int) -> str | None:
         """Why that version cannot answer, else None: it is not in the repository as it should be, or is being loaded as we speak."""
@@ -174,8 +178,7 @@ class Recommender:
             self._follow_later()
         releases, models = self._releases, self._models  # together: what comes or goes meanwhile is the next batch's
         arms: list[tuple[int, Arm]] = [(r.version, "live") if r.version else releases.version_for(r.user) for r in requests]
-        histories = [self._history(r) for r in requests]
-        deep = self._deep(models, [version for version, _ in arms], histories)
+        deep = self._deep(models, [version for version, _ in arms], requests)
         heard = min(self.replica.as_of.values())
         stale = not heard or time.time() * 1000 - heard > STALE_MS
         out = []
@@ -191,22 +194,17 @@ class Recommender:
         self._producer.poll(0)
         return out
 
-    def _history(self, request: Request) -> tuple[Sequence[str], npt.NDArray[np.int64]]:
-        """The items that the deep model reads, oldest first, and the pause after each; those of a session that came without times are
-        not known.
-        """
-        view = self.replica.view
+    def _history(self, model: Deep, request: Request) -> npt.NDArray[np.int64]:
+        """What the model reads: items, oldest first, and the pause after each; those of a session that came without times are not known."""
         if request.recent:
-            return request.recent, np.zeros(len(request.recent), np.int64)
+            return encoded(model.vocabulary.named(request.recent), np.zeros(len(request.recent), np.int64))
+        view = self.replica.view
         profile = view.online.profiles.get(request.user)
         if profile is None:
-            return (), np.empty(0, np.int64)
-        names, chosen = view.online.items.names, profile.chosen[-RECENT:]
-        return [names[row] if row >= 0 else "" for row in chosen.tolist()], profile.pauses(view.watermark)[-RECENT:]
+            return encoded(NOBODYS, NOBODYS)
+        return encoded(model.places.known(profile.chosen[-RECENT:]), profile.pauses(view.watermark)[-RECENT:])
 
-    def _deep(
-        self, models: dict[int, Deep], versions: Sequence[int], histories: Sequence[tuple[Sequence[str], npt.NDArray[np.int64]]]
-    ) -> list[Scored | None]:
+    def _deep(self, models: dict[int, Deep], versions: Sequence[int], requests: Sequence[Request]) -> list[Scored | None]:
         """The deep model's list for each request, one call per version; None where its version cannot answer."""
         out: list[Scored | None] = [None] * len(versions)
         for version in set(versions) - {0}:
@@ -214,7 +212,7 @@ class Recommender:
             model = models.get(version)
             if model is None or time.monotonic() < self._broken.get(version, 0.0):
                 continue
-            known = [model.vocabulary.encode(*histories[i]) for i in rows]
+            known = [self._history(model, requests[i]) for i in rows]
             for i in rows:
                 out[i] = Scored()  # nothing of this history is in its vocabulary: a new user, not a failure
             asked = [(i, k) for i, k in zip(rows, known, strict=True) if k.any()]

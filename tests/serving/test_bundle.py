@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.histories import LENGTH
+from learners.items import Items
 from serving.bundle import MANIFEST, SIGNATURE, Corrupt, seal, verify
 from serving.signature import new_key
-from serving.vocabulary import Vocabulary
+from serving.vocabulary import Places, Vocabulary, encoded
+
+ABC = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
 
 
 @pytest.fixture
@@ -117,17 +120,27 @@ def test_a_vocabulary_gives_item_i_row_i_plus_1(folder: Path) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcxyz"), st.integers(0, 32)), max_size=2 * LENGTH))
 def test_a_history_is_encoded_as_the_newest_known_items_on_the_right_with_their_pauses(history: list[tuple[str, int]]) -> None:
-    known = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
-    kept = [[known.row[item], pause] for item, pause in history if item in "abc"][-LENGTH:]
-    found = known.encode([item for item, _ in history], np.array([pause for _, pause in history], np.int64))
+    kept = [[ABC.row[item], pause] for item, pause in history if item in "abc"][-LENGTH:]
+    found = encoded(ABC.named([item for item, _ in history]), np.array([pause for _, pause in history], np.int64))
     assert (found.dtype, found.shape) == (np.int64, (2, LENGTH))
     assert found.T.tolist() == [[0, 0]] * (LENGTH - len(kept)) + kept
 
 
-def test_rows_are_decoded_in_their_order_without_padding_and_rows_it_does_not_have() -> None:
-    known = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
-    items, scores = known.decode(np.array([3, 0, 1, 4, -1]), np.array([0.5, 0.4, 0.25, 0.2, 0.1], np.float32))
-    assert (items, scores.tolist()) == (["c", "a"], [0.5, 0.25])
+@given(st.lists(st.tuples(st.sampled_from(["learn", "remove", "ask"]), st.sampled_from("abcxyz")), max_size=40), st.integers(0, 150))
+def test_items_are_found_in_whatever_rows_they_come_to_be(steps: list[tuple[str, str]], before: int) -> None:
+    items = Items()
+    for n in range(before):
+        items.learn(f"i{n}")
+    places = Places(ABC, items)
+    for step, name in [*steps, ("ask", "")]:
+        if step == "learn":
+            items.learn(name)
+        elif step == "remove" and name in items.row:
+            items.remove(name)
+        elif step == "ask":
+            assert places.rows(np.array([3, 1, 2, 1])).tolist() == items.named(list("caba")).tolist()
+            rows = np.array([*range(len(items.names)), -1], np.int32)
+            assert places.known(rows).tolist() == [*(ABC.row.get(name, 0) for name in items.names), 0]
 
 
 def test_a_signed_bundle_is_one_versions_and_its_makers_only(folder: Path, tmp_path: Path) -> None:

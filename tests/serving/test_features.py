@@ -1,5 +1,7 @@
 """Features: one column a fact, finite, what float16 can hold, whatever the sources say."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,19 +9,19 @@ from hypothesis import strategies as st
 
 from learners.ranks import ABSENT
 from serving.client import PERSONAL
-from serving.features import COMPARED, DEEP, FEATURES, POPULAR, RANKER, SOURCES, Facts, features
+from serving.features import COMPARED, DEEP, FEATURES, POPULAR, RANKER, SOURCES, features
 
 
-def facts(n: int, **given_: object) -> Facts:
+def facts(n: int, **given_: object) -> list[np.ndarray]:
     """Nothing is known of n candidates but what is given."""
-    known = {name: np.zeros(n) for name in Facts._fields}
+    known = {name: np.zeros(n) for name in signature(features).parameters}
     known |= {"compared": np.zeros((len(COMPARED), n), np.float32), "popularity": np.zeros((5, n)), "deep": np.full(n, np.nan)}
     for name, column in given_.items():
         if name in COMPARED:
             known["compared"][COMPARED.index(name)] = column
         else:
             known[name] = np.asarray(column, float)
-    return Facts(**known)
+    return list(known.values())
 
 
 def columns(values: np.ndarray) -> dict[str, list[float]]:
@@ -45,7 +47,7 @@ def test_values_are_finite_float16_one_row_an_item_whatever_the_sources_say(n: i
     rng = np.random.default_rng(seed)
     counts = {name: rng.exponential(100, n) * rng.integers(0, 2, n) for name in COMPARED}
     found = features(
-        facts(
+        *facts(
             n, **counts, popularity=rng.random((5, n)), age_days=rng.exponential(1e4, n), idle=np.where(rng.random(n) < 0.5, np.inf, 1e7),
             own=rng.integers(0, 50, n), own_ever=rng.integers(0, 600, n), own_since=rng.integers(0, 600, n), affinity=rng.random(n),
             deep=np.where(rng.random(n) < 0.5, rng.normal(0, 1e5, n), np.nan) if deep else np.full(n, np.nan),
@@ -62,7 +64,7 @@ def test_each_value_stands_in_its_column() -> None:
     popularity[1], popularity[2, 0] = [1.0, 0.5, 0.1, 0.0, 1.0], 1.0
     found = columns(
         features(
-            facts(
+            *facts(
                 3, deep=[3.0, 1.0, np.nan], deep_rank=[0, 1, ABSENT], next=[0, 0.5, 0.125], after=[0, 1, 1], last=[1, 0, 4],
                 covisited=[0, 8, 2], taste=[3, 0, 12], ease=[-1, 2, 0.5], basket=[0, 2, 6], neighbours=[9, 4, 1], popularity=popularity.T,
                 age_days=[0.0, 1.0, 3.0], idle=[0, 99, np.inf],
@@ -92,11 +94,11 @@ def test_equal_facts_give_equal_values_in_whatever_order_the_candidates_stand() 
     rng = np.random.default_rng(3)
     after = rng.integers(0, 4, 50).astype(float)
     order = rng.permutation(50)
-    assert np.array_equal(features(facts(50, after=after))[order], features(facts(50, after=after[order])))
+    assert np.array_equal(features(*facts(50, after=after))[order], features(*facts(50, after=after[order])))
 
 
 def test_without_a_deep_model_its_columns_are_zero_for_all() -> None:
-    assert not features(facts(2))[:, :18].any()
+    assert not features(*facts(2))[:, :18].any()
 
 
 def test_a_client_takes_every_source_that_starts_from_the_user_for_personal() -> None:

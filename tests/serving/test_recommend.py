@@ -11,7 +11,7 @@ from learners.near import rank
 from learners.online import Online
 from learners.ranks import ABSENT
 from learners.weights import LEAST, Layers, Weights
-from serving.candidates import NEWEST
+from serving.candidates import NEWEST, Found
 from serving.features import CONTEXTS, FEATURES, RANKER, SOURCES
 from serving.guard import Guard
 from serving.recommend import FRESH_KEPT, SAMPLE, Answer, Ask, Scored, View, answer, reasons
@@ -249,6 +249,20 @@ def test_candidates_stand_best_first_and_features_are_those_of_shown_then_sample
     both = [(item, value) for item, value in zip([*made.items, *made.sample], made.features, strict=True) if item in row]
     assert len(both) > 3
     assert all(np.array_equal(value, row[item]) for item, value in both)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(asks, deeps), min_size=2, max_size=6))
+def test_an_answer_is_the_same_whatever_was_answered_before_it(
+    views: dict[bool, View], made: list[tuple[Ask, list[tuple[str, float]]]]
+) -> None:
+    view = views[False]
+    for ask, deep in made:
+        after = asked(view, ask, deep)
+        view.found = Found.nothing(len(view.online.items.names))
+        alone = asked(view, ask, deep)
+        assert (after.items, after.candidates, after.reasons, after.sample) == (alone.items, alone.candidates, alone.reasons, alone.sample)
+        assert np.array_equal(after.features, alone.features) and np.array_equal(after.ranks, alone.ranks)
 
 
 def test_the_unshown_sample_is_drawn_uniformly(views: dict[bool, View]) -> None:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+from learners.compiled import compiled
 
 ABSENT = 255  # the rank of an item that a source did not name
 
 
 def packed(ranks: npt.NDArray[np.uint8]) -> bytes:
     """Of uint8[n, sources], row-major: a byte, how many sources; a bit each, 1 where there is a rank; those ranks, a byte each."""
-    named = ranks != ABSENT
-    data: bytes = bytes([ranks.shape[1]]) + np.packbits(named).tobytes() + ranks[named].tobytes()
+    data: bytes = _packed(ranks).tobytes()
     return data
+
+
+@compiled
+def _packed(ranks: Any) -> Any:
+    flat = ranks.ravel()
+    out, end = np.zeros(1 + (len(flat) + 7) // 8 + len(flat), np.uint8), 1 + (len(flat) + 7) // 8
+    out[0] = ranks.shape[1]
+    for place in range(len(flat)):
+        if flat[place] != ABSENT:
+            out[1 + place // 8] |= 128 >> place % 8
+            out[end] = flat[place]
+            end += 1
+    return out[:end]
 
 
 def unpacked(data: bytes, n: int) -> npt.NDArray[np.uint8]:

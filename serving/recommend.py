@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learners import weights
+from learners.compiled import compiled
 from learners.occurrences import spare
 from learners.online import Online
 from learners.ranks import ABSENT
@@ -287,10 +288,23 @@ _TEXT = [[f"{source}:{rank + 1}" for rank in range(ABSENT)] for source in SOURCE
 
 def reasons(ranks: npt.NDArray[np.uint8]) -> list[str]:
     """Which sources put each item there, best first: `covisited:1 deep:4` (ranks count from 1)."""
-    of = ranks.copy()
-    of[:, RANKER] = ABSENT
-    best = np.argsort(of, axis=1, kind="stable")[:, :3].tolist()
     return [
-        " ".join([_TEXT[source][row[source]] for source in three if row[source] != ABSENT])
-        for row, three in zip(of.tolist(), best, strict=True)
+        " ".join([_TEXT[source][row[source]] for source in three if source >= 0])
+        for row, three in zip(ranks.tolist(), _leading(ranks).tolist(), strict=True)
     ]
+
+
+@compiled
+def _leading(ranks: Any) -> Any:
+    """int64[n, 3]: the sources that rank each item highest, the first of equals; -1 where there are no more."""
+    out = np.full((len(ranks), 3), -1)
+    for item in range(len(ranks)):
+        for source in range(ranks.shape[1]):
+            rank, at = ranks[item, source], 2
+            if source == RANKER or rank == ABSENT or (out[item, 2] >= 0 and rank >= ranks[item, out[item, 2]]):
+                continue
+            while at > 0 and (out[item, at - 1] < 0 or rank < ranks[item, out[item, at - 1]]):
+                out[item, at] = out[item, at - 1]
+                at -= 1
+            out[item, at] = source
+    return out

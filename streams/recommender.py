@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import KafkaError, Message, Producer
 
+from learners.compiled import compiled
 from learners.online import Online
 from learners.profiles import RECENT
 from learners.ranks import ABSENT
 from serving.bundle import LOADING, digest, folder_of
 from serving.deep import Deep
-from serving.features import SOURCES
 from serving.recommend import Answer, Ask, Scored, View, answer, consider
 from serving.release import Releases
 from serving.vocabulary import encoded
@@ -36,7 +36,6 @@ log = logging.getLogger("headrace.recommend")
 STALE_MS = 5_000  # older state makes an answer degraded
 BREAK_S = 2.0  # for so long a model that failed, or is not there, is left alone
 IMPRESSION_BYTES = 6_000
-ONES = np.ones(len(SOURCES), np.uint8)
 NOBODYS = np.empty(0, np.int64)
 
 Arm = Literal["live", "canary"]
@@ -261,15 +260,13 @@ def impression(
 ) -> Impression:  # fmt: skip
     """What is logged of an answer, within `IMPRESSION_BYTES`: of the candidates the best ones that fit."""
     room = max(IMPRESSION_BYTES - 800 - 2.67 * made.features.size, IMPRESSION_BYTES / 3)  # bytes
-    named = (made.ranks != ABSENT).view(np.uint8) @ ONES  # a sum, but faster
-    each = np.fromiter(map(len, made.candidates), float, len(named)) + (3 + len(ONES) / 6) + named * (4 / 3)
-    n = int(each.cumsum().searchsorted(room))
+    n = _fitting(np.fromiter(map(len, made.candidates), np.int64, len(made.candidates)), made.ranks, room)
     return Impression(
         id=id,
         user=user,
         at=at,
         shown=made.items,
-        propensities=[round(p, 6) for p in made.propensities.tolist()],
+        propensities=made.propensities.astype(np.float64).round(6).tolist(),
         sample=made.sample,
         features=pack(made.features.astype("<f2")),
         candidates=made.candidates[:n],
@@ -284,3 +281,16 @@ def impression(
         context=made.context,
         assigned=assigned,
     )
+
+
+@compiled
+def _fitting(lengths: Any, ranks: Any, room: float) -> int:
+    """How many candidates have room for their names, of these `lengths`, and for their ranks (`learners.ranks`, as base64)."""
+    for candidate in range(len(ranks)):
+        room -= 3 + lengths[candidate] + ranks.shape[1] / 6
+        for source in range(ranks.shape[1]):
+            if ranks[candidate, source] != ABSENT:
+                room -= 4 / 3
+        if room <= 0:
+            return candidate
+    return len(ranks)

@@ -34,7 +34,7 @@ def say(text: str) -> None:
     print(f"[setup] {text}", flush=True)
 
 
-LOOPS = "from serving.recommend import *; consider(View(Online()), Ask(''), Scored())"
+LOOPS = "from streams.recommender import rehearse; rehearse()"
 
 
 def run(*command: str | Path, **environment: str) -> None:
@@ -155,7 +155,7 @@ def triton() -> None:
             raise Lacking(f"no shared libpython3.11: apt-get update && apt-get install -y libpython3.11\n{lacking}") from None
         if libpython(TRITON / "bin" / "python") is None:
             raise Lacking("no shared libpython3.11 for this Python: apt-get install -y libpython3.11 python3.11")
-    sources = [file for room in ("learners", "serving") for file in sorted((ROOT / room).glob("*.py"))]
+    sources = [file for room in ("learners", "serving", "streams") for file in sorted((ROOT / room).glob("*.py"))]
     mark = stamp(*sources)
     if not is_done(TRITON, "loops", mark):
         say("compiling the loops that make lists (half a minute) …")  # now, and not while a server starts

@@ -32,6 +32,7 @@ class Items:
         self.number = array("I")  # by row: in the first partition
         self.next = 0  # the first partition's next new number
         self.table = np.full((partitions, 64), -1, np.int32)  # by partition and number: row, -1 where there is none, as in the last place
+        self.changes = 0  # of what stands in a row
         self._free: list[int] = []
         self._ties = np.zeros(64, np.int64)  # by row: the name's hash, -1 where there is none any more
         self._alive = np.zeros(64, np.bool_)  # by row: has it a name?
@@ -60,6 +61,7 @@ class Items:
                     self._ties, self._alive = (np.concatenate([a, np.zeros(len(a) // 2, a.dtype)]) for a in (self._ties, self._alive))
             self.row[name] = row
             self._ties[row], self._alive[row] = crc32(name.encode()), True
+            self.changes += 1
         more = number + 2 - self.table.shape[1]
         if more > 0:  # replaced, never resized: another thread may be reading
             room = max(more, self.table.shape[1] // 2)
@@ -95,6 +97,7 @@ class Items:
                 of[of == row] = -1
         self.names[row] = ""
         self._ties[row], self._alive[row] = -1, False
+        self.changes += 1
         self._free.append(row)
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from learners.compiled import compiled
 from learners.items import Items
 from learners.sequences import Sequences
 
@@ -74,6 +75,7 @@ class Occurrences:
         return self._served.tables()
 
 
+@compiled
 def spare(history: int) -> int:
     """So many choices of each item of a history of that length are looked at in any case: the fewer items, the more evidence of each."""
     return min(KEPT, SHARED // max(history, 1))

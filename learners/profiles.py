@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.choices import BITS, MARK, NUMBER, SESSION, found, gap, packed
+from learners.compiled import compiled
 from learners.items import Items
 from learners.sequences import Sequences
 
@@ -50,6 +51,32 @@ class Profile(NamedTuple):
     def pauses(self, now: float) -> npt.NDArray[np.int64]:
         """How long it was from each choice to the next one, from the last one until `now`, as `learners.histories.pauses` names it."""
         return np.append(self.gaps[1:], gap(now - self.last)).astype(np.int64) + 1
+
+
+class Head(NamedTuple):
+    """Of a profile what is known without looking at the choices: as in `Profile`."""
+
+    place: tuple[int, int]
+    n: int
+    last: float
+
+
+@compiled
+def remembered(partition: int, number: int, by_user: Any, chosen_at: Any, chosen: Any, rows: Any) -> Any:
+    """Rows of the items that a user chose, as in `Profile`, and how many of the last were chosen in one session; none where `number` is -1.
+
+    `by_user` to `chosen`: `Profiles.tables`, `rows`: `Items.table`.
+    """
+    slot = by_user[partition, number] if 0 <= number < by_user.shape[1] else 0
+    start, size = chosen_at[0, slot], chosen_at[2, slot]
+    out, begun = np.empty(size, np.int32), 0
+    for place in range(size):
+        mark = np.int64(chosen[start + place])
+        if place and mark >> BITS >= SESSION:
+            begun = place
+        item = mark & NUMBER
+        out[place] = rows[partition, item] if item < rows.shape[1] else -1
+    return out, size - begun
 
 
 class Profiles:
@@ -123,6 +150,13 @@ class Profiles:
         marks = np.frombuffer(record, "<u4", offset=HEAD.size)
         rows = self.items.rows(partition, marks & np.uint32(NUMBER))
         return Profile((partition, number), rows[:size], rows, marks[:size] >> np.uint32(BITS), n, last)
+
+    def head(self, user: str) -> Head | None:
+        place = self._found(user)
+        if place is None:
+            return None
+        number, _, n, last, _ = HEAD.unpack_from(place[1])
+        return Head((place[0], number), n, last)
 
     def number(self, user: str) -> tuple[int, int] | None:
         """(the user's partition, and number in it)."""

@@ -11,7 +11,8 @@ from learners.compiled import compiled
 from learners.ease import regress
 from learners.near import BASKET, REMEMBERED, look_around
 from learners.neighbours import vote
-from learners.profiles import RECENT
+from learners.occurrences import spare
+from learners.profiles import RECENT, remembered
 from learners.ranks import ABSENT
 from serving.features import POPULAR, SOURCES
 
@@ -58,14 +59,14 @@ class Found(NamedTuple):
 
 @compiled
 def sought(
-    near: Any, voted: Any, eased: Any, counts: Any, seen: Any, mark: Any, history: Any, session: int, least: int, own_partition: int,
-    own: int, by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any,
+    near: Any, voted: Any, eased: Any, counts: Any, seen: Any, mark: Any, recent: Any, own_partition: int, own: int,
+    by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any,
     deep: Any, deep_scores: Any, fresh: Any, popular: Any, more: Any, open_to: Any, had: Any, repeats: bool, ties: Any, numbers: int,
     most: Any,
 ) -> Any:  # fmt: skip
-    """What all sources have to say to a `history` of items in these rows, oldest first (-1: unknown), the last `session` of them of one
-    session, left in `Found`; and what is `gathered` from that. `least`: `learners.occurrences.spare`; `own_partition`, `own`: the user's
-    place; `by_row` to `rows`: `Online.tables`; `ever`: choices of each item [partitions, n or more].
+    """What all sources have to say to what the user in that place has chosen, or to the items in the rows `recent`, oldest first (-1:
+    unknown), where there are any, is left in `Found`; this history, and what is `gathered` from all that. `by_row` to `rows`:
+    `Online.tables`; `ever`: choices of each item [partitions, n or more].
     """
     marks = seen.view(np.uint8)
     for word in range(len(seen)):
@@ -78,6 +79,10 @@ def sought(
                     for column in range(len(counts)):
                         counts[column, row] = 0.0
             seen[word] = 0
+    history, session = recent, len(recent)
+    if not len(recent):
+        history, session = remembered(own_partition, own, by_user, chosen_at, chosen, rows)
+    least = spare(len(history))
     named = look_around(
         history[-REMEMBERED:], least, min(session, BASKET), own_partition, own, by_row, entries_at, entries, by_user, chosen_at, chosen,
         rows, ever, near, seen,
@@ -93,7 +98,7 @@ def sought(
     for row in history:
         if 0 <= row < len(voted):
             marks[row] = 1
-    return gathered(
+    return history, gathered(
         deep, deep_scores, fresh, popular, more, history, named, near[1], near[3], near[4], near[5], voting, voted, easing, eased,
         open_to, had, repeats, ties, numbers, most, counts,
     )  # fmt: skip

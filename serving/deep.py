@@ -46,12 +46,12 @@ class Deep:
             items, scores = self._session.run(None, {"histories": histories})
         except Exception as error:  # as above
             raise RuntimeError(str(error)) from None
-        out = list[Scored]()
+        out, (rows, _) = list[Scored](), self.places()
         for known, values in zip(items, scores, strict=True):
             some = (known > 0) & (known <= len(self.vocabulary.items))
             if not some.all():  # it has fewer than it names
                 known, values = known[some], values[some]
-            out.append(Scored(_Names(self.vocabulary.items, known), values, self.places.rows(known)))
+            out.append(Scored(_Names(self.vocabulary.items, known), values, rows[known]))
         return out
 
 

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from learners import weights
 from learners.compiled import compiled
-from learners.occurrences import spare
 from learners.online import Online
 from learners.ranks import ABSENT
 from learners.weights import Layers, Weights
@@ -228,14 +227,14 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     online, shared = view.online, view.shared
     names = online.items.names
     n = len(names)  # other threads may add items: these are the ones that this answer knows
-    past = online.profiles.get(ask.user) if ask.user else None
-    chosen = online.items.named(ask.recent).astype(np.int32) if ask.recent else past.chosen if past else NOTHING
+    past = online.profiles.head(ask.user) if ask.user else None
+    recent = online.items.named(ask.recent).astype(np.int32) if ask.recent else NOTHING
     open_to = view.open_to(ask, n)
     had, had_by_name = NOTHING, frozenset[str]()
     if shared.once:  # where streams do not repeat, a session's own items are no news to it either
-        had, had_by_name = np.concatenate([past.had, chosen]) if past else chosen, frozenset(ask.recent)
+        profile = online.profiles.get(ask.user) if past else None
+        had, had_by_name = np.concatenate([profile.had, recent]) if profile else recent, frozenset(ask.recent)
     own = past.place if past else (-1, -1)
-    of_last = len(ask.recent) if ask.recent else past.session if past else 0
     nameless = dict[str, int]()  # candidates that are in no row: n and above
     in_rows = online.items.named(deep.items) if deep.rows is None else deep.rows
     deep_keys = view.keys(ask, deep.items, in_rows, n, had_by_name, nameless)
@@ -246,11 +245,11 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
 
     def seek(more: Sequence[int]) -> Any:
         return sought(
-            *found, chosen, of_last, spare(len(chosen)), *own, *online.tables(), ever, deep_keys, deep.scores, fresh, shared.popular,
+            *found, recent, *own, *online.tables(), ever, deep_keys, deep.scores, fresh, shared.popular,
             np.array(more, np.int64), open_to, had, not shared.once, online.items.ties(n), n + len(nameless), MOST,
         )  # fmt: skip
 
-    keys, ranks, scored, ranked = seek(())
+    chosen, (keys, ranks, scored, ranked) = seek(())
     if len(keys) < ask.k:  # popular ones down to the last; were there none, what the user has had
         everything, taken = _everything(view, shared), set(keys.tolist())
         for rows, hidden in ((had, had_by_name),) if taken else ((had, had_by_name), (NOTHING, frozenset[str]())):
@@ -260,7 +259,7 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
             more = [key for key in numbers.tolist() if key not in taken and (key >= n or (key >= 0 and wanted[key]))][: ask.k - len(taken)]
             if taken or more:
                 break
-        keys, ranks, scored, ranked = seek(more)
+        chosen, (keys, ranks, scored, ranked) = seek(more)
     of_all = list(nameless)
 
     def called(keys: npt.NDArray[np.int64]) -> list[str]:

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from learners.choices import BITS, NUMBER
+from learners.compiled import compiled
 from learners.histories import LENGTH
 from learners.items import Items
+from learners.profiles import RECENT
 from serving.bundle import verify
-
-NEVER = -2  # no row, and no hash of a name
 
 
 @dataclass(frozen=True)
@@ -40,42 +42,60 @@ class Vocabulary:
 
 
 class Places:
-    """In which rows of a process (`learners.items`) a vocabulary's items are, and the other way round: looked up by name when first asked
-    for, and again where another item has taken the row since, as far as the hash of its name tells.
-    """
+    """In which rows of a process (`learners.items`) the items of a vocabulary are, and the other way round, as the hashes of names tell."""
 
     def __init__(self, vocabulary: Vocabulary, items: Items) -> None:
         self._vocabulary, self._items = vocabulary, items
-        self._rows = np.full((2, len(vocabulary.items) + 1), NEVER)  # by the vocabulary's row: the process's, and the name's hash
-        self._known = np.full((2, 64), NEVER)  # by the process's row: the vocabulary's, 0 where it has none, and the name's hash
+        self._rows = np.full(len(vocabulary.items) + 1, -1)  # by the vocabulary's row
+        self._known, self._hash = np.zeros((2, 64), np.int64)  # by the process's row: the vocabulary's, 0 where it has none; of whose name
+        self._changes = 0  # of the process's items that are known here
 
-    def rows(self, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The process's rows of the vocabulary's, -1 where it has none."""
-        found, hashes = self._rows[:, known]
-        ties = self._items.ties(max(len(self._items.names), 1))
-        for place in ((found < 0) | (ties.take(found, mode="clip") != hashes)).nonzero()[0].tolist():
-            found[place] = row = self._items.row.get(self._vocabulary.items[known[place] - 1], -1)
-            self._rows[:, known[place]] = row, ties[row]
-        return np.asarray(found)
-
-    def known(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """The vocabulary's rows of the process's, 0 where it has none."""
-        names = self._items.names
-        ties = self._items.ties(max(len(names), 1))
-        if len(ties) > self._known.shape[1]:
-            self._known = np.concatenate([self._known, np.full((2, len(ties)), NEVER)], 1)
-        found, hashes = self._known[:, rows]
-        for place in ((rows < 0) | (ties[rows] != hashes)).nonzero()[0].tolist():
-            row = rows[place]
-            found[place] = self._vocabulary.row.get(names[row], 0) if row >= 0 else 0
-            if row >= 0:
-                self._known[:, row] = found[place], ties[row]
-        return np.asarray(found)
+    def __call__(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The process's rows by the vocabulary's, -1 where it has none, and the vocabulary's by the process's, 0 where it has none."""
+        items = self._items
+        if items.changes != self._changes:
+            self._changes, names = items.changes, items.names
+            hashes = items.ties(len(names))
+            more = len(hashes) - len(self._hash)
+            if more > 0:
+                room = np.zeros((2, more + len(self._hash) // 2), np.int64)
+                self._known, self._hash = np.concatenate([(self._known, self._hash), room], 1)
+            for row in (hashes != self._hash[: len(hashes)]).nonzero()[0].tolist():
+                before, known = self._known[row], self._vocabulary.row.get(names[row], 0)
+                if self._rows[before] == row:
+                    self._rows[before] = -1
+                if known:
+                    self._rows[known] = row
+                self._known[row], self._hash[row] = known, hashes[row]
+        return self._rows, self._known
 
 
-def encoded(known: npt.NDArray[np.int64], pauses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """int64[2, LENGTH] (`learners.histories`) of the newest items of a history that are `known`, and not 0, on the right, zeros before."""
-    some = known.nonzero()[0][-LENGTH:]
+@compiled
+def read(places: Any, pauses: Any, known: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any) -> Any:
+    """int64[B, 2, LENGTH] (`learners.histories`): of what the users in these places (partition, number), -1 for nobody, chose last, the
+    items that the vocabulary has, on the right, and the pause after each, after the last of all `pauses`. `known`: the vocabulary's rows
+    by the process's; the rest as in `learners.profiles.remembered`.
+    """
+    out = np.zeros((len(places), 2, LENGTH), np.int64)
+    for each in range(len(places)):
+        partition, number = places[each]
+        slot = by_user[partition, number] if 0 <= number < by_user.shape[1] else 0
+        start, size = chosen_at[0, slot], chosen_at[2, slot]
+        at, pause = LENGTH, pauses[each]
+        for place in range(start + size - 1, start + max(size - RECENT, 0) - 1, -1):
+            mark = np.int64(chosen[place])
+            item = mark & NUMBER
+            row = rows[partition, item] if item < rows.shape[1] else -1
+            if at and 0 <= row < len(known) and known[row]:
+                at -= 1
+                out[each, 0, at], out[each, 1, at] = known[row], pause
+            pause = (mark >> BITS) + 1
+    return out
+
+
+def encoded(known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The same of a session that came without times; `known`: its rows of the vocabulary, 0 where it has none."""
+    some = known[known > 0][-LENGTH:]
     out = np.zeros((2, LENGTH), np.int64)
-    out[:, LENGTH - len(some) :] = known[some], pauses[some]
+    out[0, LENGTH - len(some) :] = some
     return out

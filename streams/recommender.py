@@ -18,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import KafkaError, Message, Producer
 
+from learners.choices import gap
 from learners.compiled import compiled
+from learners.histories import ITEMS
 from learners.online import Online
-from learners.profiles import RECENT
 from learners.ranks import ABSENT
 from serving.bundle import LOADING, digest, folder_of
 from serving.deep import Deep
-from serving.recommend import Answer, Ask, Scored, View, answer, consider
+from serving.recommend import Answer, Ask, Scored, View, answer
 from serving.release import Releases
-from serving.vocabulary import encoded
+from serving.vocabulary import encoded, read
 from streams import topics
 from streams.kafka import Kafka
 from streams.replica import Replica
@@ -36,7 +37,6 @@ log = logging.getLogger("headrace.recommend")
 STALE_MS = 5_000  # older state makes an answer degraded
 BREAK_S = 2.0  # for so long a model that failed, or is not there, is left alone
 IMPRESSION_BYTES = 6_000
-NOBODYS = np.empty(0, np.int64)
 
 Arm = Literal["live", "canary"]
 
@@ -98,7 +98,7 @@ class Recommender:
         )
         self.replica = Replica(kafka, self._follow_later)
         self.replica.start()
-        consider(View(Online()), Ask(""), Scored())  # compiles the loops, or loads them, while the replica catches up
+        rehearse()  # while the replica catches up
         if not self.replica.caught_up.wait(boot_s):
             log.warning("not caught up after %s s; answering with what there is", boot_s)
         self._follow_later().result()
@@ -193,15 +193,19 @@ class Recommender:
         self._producer.poll(0)
         return out
 
-    def _history(self, model: Deep, request: Request) -> npt.NDArray[np.int64]:
-        """What the model reads: items, oldest first, and the pause after each; those of a session that came without times are not known."""
-        if request.recent:
-            return encoded(model.vocabulary.named(request.recent), np.zeros(len(request.recent), np.int64))
+    def _histories(self, model: Deep, requests: Sequence[Request]) -> npt.NDArray[np.int64]:
+        """What the model reads of each (`learners.histories`)."""
         view = self.replica.view
-        profile = view.online.profiles.get(request.user)
-        if profile is None:
-            return encoded(NOBODYS, NOBODYS)
-        return encoded(model.places.known(profile.chosen[-RECENT:]), profile.pauses(view.watermark)[-RECENT:])
+        online, heads = view.online, [None if request.recent else view.online.profiles.head(request.user) for request in requests]
+        places = np.array([head.place if head else (-1, -1) for head in heads])
+        pauses = np.array([gap(view.watermark - head.last) + 1 if head else 0 for head in heads])
+        _, known = model.places()
+        with self.replica.lock:
+            out = np.asarray(read(places, pauses, known, *online.profiles.tables(), online.items.table))
+        for place, request in enumerate(requests):
+            if request.recent:
+                out[place] = encoded(model.vocabulary.named(request.recent))
+        return out
 
     def _deep(self, models: dict[int, Deep], versions: Sequence[int], requests: Sequence[Request]) -> list[Scored | None]:
         """The deep model's list for each request, one call per version; None where its version cannot answer."""
@@ -211,22 +215,22 @@ class Recommender:
             model = models.get(version)
             if model is None or time.monotonic() < self._broken.get(version, 0.0):
                 continue
-            known = [self._history(model, requests[i]) for i in rows]
+            histories = self._histories(model, [requests[i] for i in rows])
             for i in rows:
                 out[i] = Scored()  # nothing of this history is in its vocabulary: a new user, not a failure
-            asked = [(i, k) for i, k in zip(rows, known, strict=True) if k.any()]
-            if not asked:
+            some = np.flatnonzero(histories[:, ITEMS].any(1))
+            if not len(some):
                 continue
             try:
-                lists = model.rank(np.stack([k for _, k in asked]))
+                lists = model.rank(histories[some])
             except RuntimeError as error:
                 self._broken[version] = time.monotonic() + BREAK_S
                 log.warning("version %s: %s", version, str(error)[:300])
                 for i in rows:
                     out[i] = None
                 continue
-            for (i, _), found in zip(asked, lists, strict=True):
-                out[i] = found
+            for place, found in zip(some.tolist(), lists, strict=True):
+                out[rows[place]] = found
         return out
 
     # --- impressions -------------------------------------------------------------------------------------------------
@@ -252,6 +256,14 @@ class Recommender:
     def _on_error(self, error: Any) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._bus_down = True
+
+
+def rehearse() -> None:
+    """Compile the loops that make lists, or load them."""
+    view = View(Online())
+    made = answer(view, Ask("", 1), Scored(), 0.0, np.random.default_rng(0))
+    impression(made, "", "", 0.0, 0, 0, 0)
+    read(np.array([(-1, -1)]), np.zeros(1, np.int64), np.zeros(1, np.int64), *view.online.profiles.tables(), view.online.items.table)
 
 
 def impression(

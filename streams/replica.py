@@ -135,7 +135,8 @@ class Replica:
                     for one in self._begun.pop(partition):
                         self._try(message, self._state, partition, *one)
         elif name == topics.ONLINE_STATE:
-            self._try(message, self._state, partition, key, value)
+            with self.lock:
+                self._try(message, self._state, partition, key, value)
         elif name == topics.ITEMS:
             self._try(message, self._item, key, value, message.timestamp()[1] / 1000)
         else:

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learners.choices import gap
 from learners.histories import LENGTH
 from learners.items import Items
+from learners.online import Online
+from learners.profiles import RECENT
 from serving.bundle import MANIFEST, SIGNATURE, Corrupt, seal, verify
 from serving.signature import new_key
-from serving.vocabulary import Places, Vocabulary, encoded
+from serving.vocabulary import Places, Vocabulary, encoded, read
 
 ABC = Vocabulary(list("abc"), {"a": 1, "b": 2, "c": 3}, [])
 
@@ -118,12 +121,22 @@ def test_a_vocabulary_gives_item_i_row_i_plus_1(folder: Path) -> None:
     assert (known.items, known.row, known.popular) == (["tea", "cup", "töpfe"], {"tea": 1, "cup": 2, "töpfe": 3}, ["cup"])
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcxyz"), st.integers(0, 32)), max_size=2 * LENGTH))
-def test_a_history_is_encoded_as_the_newest_known_items_on_the_right_with_their_pauses(history: list[tuple[str, int]]) -> None:
-    kept = [[ABC.row[item], pause] for item, pause in history if item in "abc"][-LENGTH:]
-    found = encoded(ABC.named([item for item, _ in history]), np.array([pause for _, pause in history], np.int64))
-    assert (found.dtype, found.shape) == (np.int64, (2, LENGTH))
+@given(st.lists(st.tuples(st.sampled_from("abcxyz"), st.integers(0, 32)), max_size=2 * LENGTH), st.integers(0, 99))
+def test_a_model_reads_the_newest_items_that_it_knows_on_the_right_and_the_pauses_after_them(
+    history: list[tuple[str, int]], last: int
+) -> None:
+    online, now = Online(), 1e9
+    for item, pause in history:
+        online.learn_one("u", item, now)
+        now += pause
+    place, (_, known) = online.profiles.number("u") or (-1, -1), Places(ABC, online.items)()
+    (found, nobodys) = read(np.array([place, (-1, -1)]), np.array([last, 7]), known, *online.profiles.tables(), online.items.table)
+    after = [gap(pause) + 1 for _, pause in history[:-1]] + [last]
+    kept = [[ABC.row[item], pause] for (item, _), pause in list(zip(history, after, strict=False))[-RECENT:] if item in "abc"][-LENGTH:]
+    assert (found.dtype, found.shape) == (np.int64, (2, LENGTH)) and not nobodys.any()
     assert found.T.tolist() == [[0, 0]] * (LENGTH - len(kept)) + kept
+    alone = encoded(ABC.named([item for item, _ in history]))
+    assert not alone[1].any() and alone[0][alone[0] > 0].tolist() == [ABC.row[item] for item, _ in history if item in "abc"][-LENGTH:]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["learn", "remove", "ask"]), st.sampled_from("abcxyz")), max_size=40), st.integers(0, 150))
@@ -138,9 +151,9 @@ def test_items_are_found_in_whatever_rows_they_come_to_be(steps: list[tuple[str,
         elif step == "remove" and name in items.row:
             items.remove(name)
         elif step == "ask":
-            assert places.rows(np.array([3, 1, 2, 1])).tolist() == items.named(list("caba")).tolist()
-            rows = np.array([*range(len(items.names)), -1], np.int32)
-            assert places.known(rows).tolist() == [*(ABC.row.get(name, 0) for name in items.names), 0]
+            rows, known = places()
+            assert rows[1:].tolist() == items.named(ABC.items).tolist() and rows[0] == -1
+            assert known[: len(items.names)].tolist() == [ABC.row.get(name, 0) for name in items.names]
 
 
 def test_a_signed_bundle_is_one_versions_and_its_makers_only(folder: Path, tmp_path: Path) -> None:

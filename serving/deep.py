@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import get_native_id
 from typing import Any
@@ -21,6 +21,7 @@ from serving.recommend import Scored
 from serving.vocabulary import Places, Vocabulary
 
 TOLERANCE = 1e-3
+REMEMBERED = 4_096  # histories whose list is kept, 2 kB each
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Deep:
     vocabulary: Vocabulary
     places: Places
     _session: Any
+    _lists: dict[bytes, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = field(default_factory=dict)  # by history, newest last
 
     @staticmethod
     def load(folder: Path, sha256: str | None, trusted: str, version: int, items: Items) -> Deep:
@@ -41,18 +43,23 @@ class Deep:
             return Deep(vocabulary, Places(vocabulary, items), beside.submit(_proven, folder).result())
 
     def rank(self, histories: npt.NDArray[np.int64]) -> list[Scored]:
-        """Its list for each of int64[B, 2, LENGTH] (`learners.histories`). Raises RuntimeError where it cannot."""
-        try:
-            items, scores = self._session.run(None, {"histories": histories})
-        except Exception as error:  # as above
-            raise RuntimeError(str(error)) from None
-        out, (rows, _) = list[Scored](), self.places()
-        for known, values in zip(items, scores, strict=True):
-            some = (known > 0) & (known <= len(self.vocabulary.items))
-            if not some.all():  # it has fewer than it names
-                known, values = known[some], values[some]
-            out.append(Scored(_Names(self.vocabulary.items, known), values, rows[known]))
-        return out
+        """Its list for each of int64[B, 2, LENGTH] (`learners.histories`): who asks again before anything happens gets the same again, as
+        what a model says of a history never changes. Raises RuntimeError where it cannot.
+        """
+        keys = [history.tobytes() for history in histories]
+        lists = [self._lists.get(key) for key in keys]
+        if new := [place for place, found in enumerate(lists) if found is None]:
+            try:
+                items, scores = self._session.run(None, {"histories": histories[new]})
+            except Exception as error:  # as above
+                raise RuntimeError(str(error)) from None
+            for place, known, values in zip(new, items, scores, strict=True):
+                some = (known > 0) & (known <= len(self.vocabulary.items))  # it may have fewer than it names
+                lists[place] = self._lists[keys[place]] = known[some], values[some]
+            while len(self._lists) > REMEMBERED:
+                del self._lists[next(iter(self._lists))]
+        rows, _ = self.places()
+        return [Scored(_Names(self.vocabulary.items, known), values, rows[known]) for known, values in filter(None, lists)]
 
 
 class _Names(Sequence[str]):

@@ -17,6 +17,7 @@ from learners.export import export
 from learners.histories import LENGTH
 from learners.sequence import SequenceModel
 from learners.training import Training
+from serving import deep
 from serving.bundle import LOADING, assemble, folder_of, seal
 from serving.deep import Deep
 from serving.recommend import Scored
@@ -186,6 +187,31 @@ def test_a_version_that_fails_is_left_alone_and_no_other_is(serving: Recommender
     for _ in range(3):
         assert all(a.degraded for a in serving.answer(users))
     assert asked == [serving._models[3]]  # once, and the one that failed before not at all
+
+
+def test_what_the_model_says_of_a_history_is_remembered_until_others_were_asked(
+    serving: Recommender, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(serving, live(3, bundle(3)))
+    model, asked = serving._models[3], list[int]()
+
+    class Counting:
+        def run(self, names: Any, feed: dict[str, Any]) -> Any:
+            asked.append(len(feed["histories"]))
+            return model._session.run(names, feed)
+
+    counted = Deep(model.vocabulary, model.places, Counting())
+    histories = np.zeros((5, 2, LENGTH), np.int64)
+    histories[:, 0, -1], histories[:, 1, -1] = [1, 2, 1, 2, 1], [5, 5, 6, 5, 7]
+
+    def lists(*places: int) -> list[tuple[list[str], list[float], list[int]]]:
+        return [(list(found.items), found.scores.tolist(), list(found.rows)) for found in counted.rank(histories[list(places)])]
+
+    first = lists(0, 1, 2)
+    assert lists(2, 3, 0) == [first[2], first[1], first[0]] and asked == [3]
+    monkeypatch.setattr(deep, "REMEMBERED", 3)
+    assert lists(4, 0)[1] == first[0] and asked == [3, 1]
+    assert lists(0, 4)[0] == first[0] and asked == [3, 1, 1]  # the oldest had to go
 
 
 def test_the_model_is_asked_with_the_users_choices_and_their_times_or_with_a_session_without_any(

@@ -25,45 +25,29 @@ HEAD = Struct("<IQIdH")  # the user's number, clock of the last event, choices e
 
 
 Column = npt.NDArray[Any]
-
-
-class Profile(NamedTuple):
-    """A user's `place` (partition, number), and rows of items, -1 for evicted ones: `chosen` what is remembered of the sequence, oldest
-    first, `had` the late ones, too.
-
-    `gaps`: how long after the one before each was chosen (`learners.choices.gap`); `n`: choices that ever entered the sequence; `last`:
-    time of the last of them, Unix s.
-    """
-
-    place: tuple[int, int]
-    chosen: npt.NDArray[np.int32]
-    had: npt.NDArray[np.int32]
-    gaps: npt.NDArray[np.uint32]
-    n: int
-    last: float
-
-    @property
-    def session(self) -> int:
-        """How many of the last choices were made in one session."""
-        pauses = (self.gaps[1:] >= SESSION).nonzero()[0]
-        return len(self.gaps) - (int(pauses[-1]) + 1 if len(pauses) else 0)
-
-    def pauses(self, now: float) -> npt.NDArray[np.int64]:
-        """How long it was from each choice to the next one, from the last one until `now`, as `learners.histories.pauses` names it."""
-        return np.append(self.gaps[1:], gap(now - self.last)).astype(np.int64) + 1
+NONE = np.empty(0, np.int32)
 
 
 class Head(NamedTuple):
-    """Of a profile what is known without looking at the choices: as in `Profile`."""
+    """A user's `place` (partition, number), choices that ever entered the sequence, and the time of the last of them, Unix s."""
 
     place: tuple[int, int]
     n: int
     last: float
+
+
+class Profile(NamedTuple):
+    """Rows of items, -1 for evicted ones: `chosen` what is remembered of the sequence, oldest first, `had` the late ones, too."""
+
+    head: Head
+    chosen: npt.NDArray[np.int32]
+    had: npt.NDArray[np.int32]
 
 
 @compiled
 def remembered(partition: int, number: int, by_user: Any, chosen_at: Any, chosen: Any, rows: Any) -> Any:
-    """Rows of the items that a user chose, as in `Profile`, and how many of the last were chosen in one session; none where `number` is -1.
+    """Rows of the items that a user chose, oldest first, -1 for evicted ones, and how many of the last were chosen in one
+    session; none where `number` is -1.
 
     `by_user` to `chosen`: `Profiles.tables`, `rows`: `Items.table`.
     """
@@ -88,7 +72,7 @@ class Profiles:
     >>> users, tea = Profiles(items), items.number[items.learn("tea")]
     >>> users.learn_one("u", tea, 0.0, clock=1), users.learn_one("u", tea, 1.0, clock=2)
     ((0, 0, True, False), (0, 1, True, True))
-    >>> users.recent("u"), users.get("u").n
+    >>> users.recent("u"), users.get("u").head.n
     (['tea', 'tea'], 2)
     """
 
@@ -147,9 +131,8 @@ class Profiles:
             return None
         partition, record = place
         number, _, n, last, size = HEAD.unpack_from(record)
-        marks = np.frombuffer(record, "<u4", offset=HEAD.size)
-        rows = self.items.rows(partition, marks & np.uint32(NUMBER))
-        return Profile((partition, number), rows[:size], rows, marks[:size] >> np.uint32(BITS), n, last)
+        rows = self.items.rows(partition, np.frombuffer(record, "<u4", offset=HEAD.size) & np.uint32(NUMBER))
+        return Profile(Head((partition, number), n, last), rows[:size], rows)
 
     def head(self, user: str) -> Head | None:
         place = self._found(user)
@@ -157,6 +140,15 @@ class Profiles:
             return None
         number, _, n, last, _ = HEAD.unpack_from(place[1])
         return Head((place[0], number), n, last)
+
+    def late(self, user: str) -> npt.NDArray[np.int32]:
+        """Rows of the items that the user had and that are not in their sequence: `Profile.had` after `Profile.chosen`."""
+        place = self._found(user)
+        if place is None or len(place[1]) == HEAD.size + MARK * HEAD.unpack_from(place[1])[4]:
+            return NONE
+        profile = self.get(user)
+        assert profile is not None
+        return profile.had[len(profile.chosen) :]
 
     def number(self, user: str) -> tuple[int, int] | None:
         """(the user's partition, and number in it)."""

@@ -116,7 +116,8 @@ def gathered(
     Keys are rows of items, those from len(open_to) up to `numbers` are of items without one, and below 0 is what may not be shown. `deep`,
     `fresh` and `popular` [half-lives, …] are lists of them, best first, `chosen` the history, oldest first. Of the other sources there are
     the rows that they name, and scores of all rows: the highest are taken, if above 0, equals by `ties`; compared as float32, so that what
-    only rounding tells apart is equal. `open_to`: what may be shown, but not the rows `had`; `repeats`: this stream brings items back.
+    only rounding tells apart is equal. `open_to`: what may be shown, but not the rows `had`, nor the history unless this
+    stream brings items back (`repeats`).
     `most` of each source are taken; `more`: what comes after all that is popular.
 
     Sets `counts`, float64[4, n]: how often each row was chosen among the last `RECENT`, how often at all, at which place last, counting
@@ -133,6 +134,7 @@ def gathered(
     for at in range(len(chosen)):
         row = chosen[at]
         if 0 <= row < n:  # those above came since
+            wanted[row] = wanted[row] and repeats
             if counts[1, row] == 0:
                 held[holds] = row
                 holds += 1

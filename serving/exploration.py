@@ -11,12 +11,12 @@ def plackett_luce(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
     """Rows of the k items drawn without replacement with odds exp(score / temperature), and each draw's propensity.
 
-    The propensity of a position is the probability of its item given the positions before it. Temperature 0 is the
-    deterministic ranking, propensities 1; ties keep their order. Gumbel top-k: Kool et al., ICML 2019.
+    Scores stand best first. The propensity of a position is the probability of its item given the positions before it. Temperature 0 is
+    the deterministic ranking, propensities 1. Gumbel top-k: Kool et al., ICML 2019.
     """
     k = min(k, len(scores))
     if temperature <= 0 or k == 0:
-        return np.argsort(-scores, kind="stable")[:k], np.ones(k, np.float32)
+        return np.arange(k), np.ones(k, np.float32)
     logits = scores.astype(np.float64) / temperature
     order = np.argsort(-(logits + rng.gumbel(size=len(logits))), kind="stable")
     left = np.logaddexp.accumulate(logits[order][::-1])[::-1][:k]  # ln of what was left to draw from, exact at any temperature

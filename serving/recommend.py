@@ -156,6 +156,12 @@ class View:
             positions=dict(self.positions),
         )
 
+    def had(self, ask: Ask) -> npt.NDArray[np.int32]:
+        """Rows of what the user had, and of the ask's own session."""
+        past = self.online.profiles.get(ask.user) if ask.user else None
+        recent = self.online.items.named(ask.recent).astype(np.int32)
+        return np.concatenate([past.had, recent]) if past else recent
+
     def open_to(self, ask: Ask, n: int) -> Mask:
         """bool[n]: rows that the ask and the catalogue allow."""
         row = self.online.items.row
@@ -232,8 +238,7 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     open_to = view.open_to(ask, n)
     had, had_by_name = NOTHING, frozenset[str]()
     if shared.once:  # where streams do not repeat, a session's own items are no news to it either
-        profile = online.profiles.get(ask.user) if past else None
-        had, had_by_name = np.concatenate([profile.had, recent]) if profile else recent, frozenset(ask.recent)
+        had, had_by_name = view.had(ask) if ask.recent else online.profiles.late(ask.user), frozenset(ask.recent)
     own = past.place if past else (-1, -1)
     nameless = dict[str, int]()  # candidates that are in no row: n and above
     in_rows = online.items.named(deep.items) if deep.rows is None else deep.rows
@@ -252,6 +257,7 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
     chosen, (keys, ranks, scored, ranked) = seek(())
     if len(keys) < ask.k:  # popular ones down to the last; were there none, what the user has had
         everything, taken = _everything(view, shared), set(keys.tolist())
+        had = view.had(ask) if shared.once else had
         for rows, hidden in ((had, had_by_name),) if taken else ((had, had_by_name), (NOTHING, frozenset[str]())):
             wanted = open_to.copy()
             wanted[rows[(rows >= 0) & (rows < n)]] = False

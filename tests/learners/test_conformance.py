@@ -87,7 +87,7 @@ def test_the_bounds_are_the_constants() -> None:
         assert len(online.occurrences.dump(row)) <= 8 * occurrences.KEPT
     profile = online.profiles.get("u")
     assert profile is not None
-    assert (len(profile.chosen), len(profile.had), profile.n) == (profiles.KEPT, profiles.KEPT, 2000)
+    assert (len(profile.chosen), len(profile.had), profile.head.n) == (profiles.KEPT, profiles.KEPT, 2000)
 
 
 def split(choices: list[Choice]) -> tuple[Online, Online]:
@@ -101,7 +101,7 @@ def split(choices: list[Choice]) -> tuple[Online, Online]:
 def had(online: Online, user: str) -> tuple[set[str], int, float]:
     profile = online.profiles.get(user)
     assert profile is not None
-    return {online.items.names[row] for row in profile.had}, profile.n, profile.last
+    return {online.items.names[row] for row in profile.had}, profile.head.n, profile.head.last
 
 
 def test_partitions_of_popularity_rank_as_their_counts_add() -> None:

@@ -10,7 +10,7 @@ from learners.near import BASKET, DECAY, FAR, LASTING, MATCHED, NEAR, NEWEST, RE
 from learners.near import rank as ranked
 from learners.occurrences import spare
 from learners.online import Online
-from learners.profiles import KEPT
+from learners.profiles import KEPT, remembered
 from tests.learners.conftest import learned
 
 
@@ -117,8 +117,9 @@ def test_it_is_what_a_count_by_hand_finds(seed: int, last: int) -> None:
         online.learn_one(user, item, clocks[user])
     history = online.profiles.get("u1")
     assert history is not None and REMEMBERED < len(history.chosen) < KEPT
-    names, chosen = online.items.names, history.chosen[-last:]
-    *found, rows = near(chosen, history.session, history.place, online, len(names))
-    wanted = looked_for(choices, breaks, "u1", [names[row] for row in chosen], history.session)
+    names, chosen, place = online.items.names, history.chosen[-last:], history.head.place
+    _, session = remembered(*place, *online.profiles.tables(), online.items.table)
+    *found, rows = near(chosen, session, place, online, len(names))
+    wanted = looked_for(choices, breaks, "u1", [names[row] for row in chosen], session)
     assert pytest.approx(np.array([wanted[name] for name in names])) == np.array(found).T
     assert sorted(rows.tolist()) == [row for row, name in enumerate(names) if any(wanted[name])]

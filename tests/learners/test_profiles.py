@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.choices import NUMBER
-from learners.histories import pauses
 from learners.items import Items
-from learners.profiles import HEAD, KEPT, LATE, RECENT, SESSION_GAP, Profiles
+from learners.profiles import HEAD, KEPT, LATE, RECENT, SESSION_GAP, Profiles, remembered
 
 NOW = 1.7e9
 
@@ -40,7 +39,7 @@ class Users:
         profile, names = self.of.get(user), self.items.names
         assert profile is not None
         had = {names[row] for row in profile.had if row >= 0}
-        return Named(self.of.recent(user), profile.n, had, profile.last)
+        return Named(self.of.recent(user), profile.head.n, had, profile.head.last)
 
 
 def sequence(profiles: Profiles, partition: int, user: int) -> list[int]:
@@ -79,18 +78,24 @@ def test_a_repeat_enters_the_sequence_again_and_is_had_once() -> None:
     assert users.get("u").had == {"a", "b"}
 
 
-def test_a_profile_knows_the_pauses_between_choices_and_how_long_the_session_is_that_goes_on() -> None:
+def session(users: Users) -> int:
+    """How long that of the user u is, and are loops told the same of what was chosen as others?"""
+    profile = users.of.get("u")
+    assert profile is not None
+    chosen, length = remembered(*profile.head.place, *users.of.tables(), users.items.table)
+    assert np.array_equal(chosen, profile.chosen) and chosen.dtype == np.int32
+    assert np.array_equal([*chosen, *users.of.late("u")], profile.had)
+    assert profile.head == users.of.head("u")
+    return int(length)
+
+
+def test_a_session_is_as_long_as_its_pauses_are_short() -> None:
     users = Users()
     for item, at in [("a", 0), ("b", 5), ("c", 5_000), ("d", 5_040), ("e", 5_010), ("f", 5_041)]:  # one is late, within the session
         users.learn("u", item, NOW + at)
-    profile = users.of.get("u")
-    assert profile is not None
-    assert (profile.gaps.tolist(), profile.session) == ([0, 3, 13, 6, 0, 1], 4)
+    assert session(users) == 4
     assert users.learn("u", "c", NOW + 9_000) == (True, True)  # found whatever its gap
-    profile = users.of.get("u")
-    assert profile is not None and profile.session == 1
-    alone = learned(1).of.get("u")
-    assert alone is not None and alone.session == 1
+    assert session(users) == 1 and session(learned(1)) == 1
 
 
 def test_late_events_are_remembered_as_had_only_so_many() -> None:
@@ -98,6 +103,7 @@ def test_late_events_are_remembered_as_had_only_so_many() -> None:
     for n in range(LATE + 1):
         users.learn("u", f"late{n}", NOW - 2 * SESSION_GAP)
     assert users.get("u").had == {"i0", *(f"late{n}" for n in range(1, LATE + 1))}
+    assert session(users) == 1
     users.learn("u", "now", NOW)
     assert users.get("u").recent == ["i0", "now"] and "late9" in users.get("u").had
     record = users.of.dump("u")
@@ -155,7 +161,7 @@ def test_a_user_is_found_by_number_in_the_partition_that_has_them() -> None:
     assert (sequence(both, 0, 0), sequence(both, 1, 7)) == ([], [])
     assert [items.names[row] for row in sequence(both, 1, 0)] == ["i0", "i1", "i2"]
     past = both.get("u")
-    assert past is not None and (past.place, past.n) == ((1, 0), 3)
+    assert past is not None and past.head[:2] == ((1, 0), 3)
     assert [items.names[row] for row in past.chosen] == [items.names[row] for row in past.had] == ["i0", "i1", "i2"]
     assert both.get("nobody") is None
     assert both.recent("u") == ["i0", "i1", "i2"]
@@ -175,12 +181,3 @@ def test_two_fresh_profiles_share_nothing() -> None:
     users.learn("b", "y", NOW)
     assert (users.get("a").recent, users.get("b").recent) == (["x"], ["y"])
     assert (users.of.number("a"), users.of.number("b")) == ((0, 0), (0, 1))
-
-
-def test_a_profile_says_how_long_it_was_from_each_choice_to_the_next_and_until_now() -> None:
-    users = Users()
-    for item, at in (("a", 0.0), ("b", 3.0), ("c", 90_003.0)):
-        users.learn("u", item, NOW + at)
-    profile = users.of.get("u")
-    assert profile is not None
-    assert profile.pauses(NOW + 90_003.0 + 300).tolist() == pauses(np.array([3.0, 90_000.0, 300.0])).tolist()

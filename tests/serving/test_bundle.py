@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.choices import gap
-from learners.histories import LENGTH
+from learners.histories import LENGTH, pauses
 from learners.items import Items
 from learners.online import Online
 from learners.profiles import RECENT
@@ -121,7 +120,7 @@ def test_a_vocabulary_gives_item_i_row_i_plus_1(folder: Path) -> None:
     assert (known.items, known.row, known.popular) == (["tea", "cup", "töpfe"], {"tea": 1, "cup": 2, "töpfe": 3}, ["cup"])
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcxyz"), st.integers(0, 32)), max_size=2 * LENGTH), st.integers(0, 99))
+@given(st.lists(st.tuples(st.sampled_from("abcxyz"), st.integers(0, 200_000)), max_size=2 * LENGTH), st.integers(0, 99))
 def test_a_model_reads_the_newest_items_that_it_knows_on_the_right_and_the_pauses_after_them(
     history: list[tuple[str, int]], last: int
 ) -> None:
@@ -131,7 +130,7 @@ def test_a_model_reads_the_newest_items_that_it_knows_on_the_right_and_the_pause
         now += pause
     place, (_, known) = online.profiles.number("u") or (-1, -1), Places(ABC, online.items)()
     (found, nobodys) = read(np.array([place, (-1, -1)]), np.array([last, 7]), known, *online.profiles.tables(), online.items.table)
-    after = [gap(pause) + 1 for _, pause in history[:-1]] + [last]
+    after = [*pauses(np.array([pause for _, pause in history[:-1]], float)).tolist(), last]  # as trainings see them
     kept = [[ABC.row[item], pause] for (item, _), pause in list(zip(history, after, strict=False))[-RECENT:] if item in "abc"][-LENGTH:]
     assert (found.dtype, found.shape) == (np.int64, (2, LENGTH)) and not nobodys.any()
     assert found.T.tolist() == [[0, 0]] * (LENGTH - len(kept)) + kept

@@ -23,8 +23,8 @@ class Asked:
         self.named = {name: rng.permutation(N) for name in ("near", "neighbours", "ease")}
         self.open_to = rng.random(N) < 0.8
         had = rng.integers(-1, N + 3, 0 if repeats else 14).astype(np.int32)
-        self.wanted = self.open_to & ~np.isin(np.arange(N), had)
         self.ties, self.chosen = rng.permutation(N), rng.integers(-1, N + 3, rng.integers(0, 90)).astype(np.int32)
+        self.wanted = self.open_to & ~np.isin(np.arange(N), had if repeats else [*had, *self.chosen])
         lists = [rng.permutation(np.arange(-1, N + NAMELESS))[: rng.integers(0, N)] for _ in range(2)]
         self.deep, self.fresh = lists
         self.deep_scores = rng.random(len(self.deep)).astype(np.float32)

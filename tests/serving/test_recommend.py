@@ -158,7 +158,7 @@ def test_a_session_overrides_the_history(views: dict[bool, View]) -> None:
     one, other = asked(view, Ask("u1", recent=session)), asked(view, Ask("", recent=session))
     assert [i for i in one.items if i not in session][:3] == [i for i in other.items if i not in session][:3]
     assert one.items != asked(view, Ask("u1")).items
-    assert (one.seen, other.seen) == (view.online.profiles.get("u1").n, 0)  # type: ignore[union-attr]
+    assert (one.seen, other.seen) == (view.online.profiles.seen("u1"), 0)
 
 
 def test_who_had_or_excluded_everything_still_gets_known_items() -> None:

@@ -74,7 +74,7 @@ def _read(request):
     user = _only(request, "user_id", default=b"").decode("utf-8", "replace")
     if len(user) > 256:
         raise ValueError(f"user_id has {len(user)} characters, at most 256 are allowed")
-    parameters = json.loads(request.parameters() or "{}")
+    parameters = json.loads(given) if (given := request.parameters()) not in ("", "{}") else {}
     version = parameters.get("headrace_version", 0)
     if not isinstance(version, int):
         raise ValueError(f"headrace_version is {version!r}; it must be a whole number")

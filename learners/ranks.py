@@ -43,7 +43,7 @@ def unpacked(data: bytes, n: int) -> npt.NDArray[np.uint8]:
     sources, bits = data[0], np.frombuffer(data, np.uint8, offset=1)
     head = -(-n * sources // 8)
     named = np.unpackbits(bits[:head], count=n * sources).astype(np.bool_)
-    if len(bits) - head != named.sum():
+    if len(bits) - head != np.count_nonzero(named):
         raise ValueError(f"ranks: not {n} rows of {sources}")
     out = np.full(n * sources, ABSENT, np.uint8)
     out[named] = bits[head:]

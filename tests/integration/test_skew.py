@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from random import Random
 
 import msgspec
@@ -66,7 +67,10 @@ def test_features_of_served_impressions_are_those_of_a_replay_to_their_positions
     clicks = threading.Thread(target=traffic)
     clicks.start()
     try:
-        asked = {stack.ask(rng.choice(users), 10).id for _ in range(ASKS)}
+        asked = set[str]()
+        for _ in range(ASKS):
+            asked.add(stack.ask(rng.choice(users), 10).id)
+            time.sleep(0.005)  # so that the state goes on between them
     finally:
         stopped.set()
         clicks.join()

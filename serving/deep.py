@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import get_native_id
 from typing import Any
@@ -58,8 +59,10 @@ class Deep:
                 lists[place] = self._lists[keys[place]] = known[some], values[some]
             while len(self._lists) > REMEMBERED:
                 del self._lists[next(iter(self._lists))]
-        rows, _ = self.places()
-        return [Scored(_Names(self.vocabulary.items, known), values, rows[known]) for known, values in filter(None, lists)]
+        return [Scored(_Names(self.vocabulary.items, known), values, partial(self._rows, known)) for known, values in filter(None, lists)]
+
+    def _rows(self, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self.places()[0][known]
 
 
 class _Names(Sequence[str]):

@@ -5,7 +5,7 @@ Time and randomness come in; nothing here knows Kafka, Triton or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -39,11 +39,11 @@ UNTAUGHT = Layers(*(np.zeros(shape, np.float32) for shape in ((2, 1), (1,), (1, 
 
 
 class Scored(NamedTuple):
-    """What the sequence model expects next, best first; `rows`: of these items, where somebody knows them already."""
+    """What the sequence model expects next, best first; `rows` says in which these items are now, where that need not be looked up."""
 
     items: Sequence[str] = ()
     scores: npt.NDArray[np.float32] = np.empty(0, np.float32)
-    rows: npt.NDArray[np.int64] | None = None
+    rows: Callable[[], npt.NDArray[np.int64]] | None = None
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def consider(view: View, ask: Ask, deep: Scored) -> Considered:
         had, had_by_name = view.had(ask) if ask.recent else online.profiles.late(ask.user), frozenset(ask.recent)
     own = past.place if past else (-1, -1)
     nameless = dict[str, int]()  # candidates that are in no row: n and above
-    in_rows = online.items.named(deep.items) if deep.rows is None else deep.rows
+    in_rows = deep.rows() if deep.rows else online.items.named(deep.items)
     deep_keys = view.keys(ask, deep.items, in_rows, n, had_by_name, nameless)
     fresh = view.keys(ask, shared.fresh, shared.fresh_rows, n, had_by_name, nameless)
     if len(view.found.voted) != n:

@@ -151,6 +151,7 @@ class Recommender:
     def _prepare(self, version: int, sha256: str | None) -> None:
         items = self.replica.view.online.items
         loaded = Deep.load(folder_of(self._repository, version), sha256, self._trusted, version, items)
+        loaded.places()  # the first time it looks every item up
         self._models = {**self._models, version: loaded}
 
     def missing(self, version: int) -> str | None:
@@ -199,8 +200,8 @@ class Recommender:
         online, heads = view.online, [None if request.recent else view.online.profiles.head(request.user) for request in requests]
         places = np.array([head.place if head else (-1, -1) for head in heads])
         pauses = np.array([gap(view.watermark - head.last) + 1 if head else 0 for head in heads])
-        _, known = model.places()
         with self.replica.lock:
+            _, known = model.places()
             out = np.asarray(read(places, pauses, known, *online.profiles.tables(), online.items.table))
         for place, request in enumerate(requests):
             if request.recent:

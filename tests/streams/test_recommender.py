@@ -205,7 +205,7 @@ def test_what_the_model_says_of_a_history_is_remembered_until_others_were_asked(
     histories[:, 0, -1], histories[:, 1, -1] = [1, 2, 1, 2, 1], [5, 5, 6, 5, 7]
 
     def lists(*places: int) -> list[tuple[list[str], list[float], list[int]]]:
-        return [(list(found.items), found.scores.tolist(), list(found.rows)) for found in counted.rank(histories[list(places)])]
+        return [(list(found.items), found.scores.tolist(), list(found.rows())) for found in counted.rank(histories[list(places)])]
 
     first = lists(0, 1, 2)
     assert lists(2, 3, 0) == [first[2], first[1], first[0]] and asked == [3]

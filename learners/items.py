@@ -34,8 +34,9 @@ class Items:
         self.table = np.full((partitions, 64), -1, np.int32)  # by partition and number: row, -1 where there is none, as in the last place
         self.changes = 0  # of what stands in a row
         self._free: list[int] = []
-        self._ties = np.zeros(64, np.int64)  # by row: the name's hash, -1 where there is none any more
+        self._ties = np.zeros(64, np.int64)  # by row: the name's hash
         self._alive = np.zeros(64, np.bool_)  # by row: has it a name?
+        self._since = np.zeros(64, np.int64)  # by row: which change gave it what it has
 
     def learn(self, name: str) -> int:
         """The item's row; a new item gets the first partition's next number."""
@@ -58,10 +59,12 @@ class Items:
                 self.names.append(name)
                 self.number.append(0)
                 if row >= len(self._ties):
-                    self._ties, self._alive = (np.concatenate([a, np.zeros(len(a) // 2, a.dtype)]) for a in (self._ties, self._alive))
+                    self._ties, self._alive, self._since = (
+                        np.concatenate([a, np.zeros(len(a) // 2, a.dtype)]) for a in (self._ties, self._alive, self._since)
+                    )
             self.row[name] = row
             self._ties[row], self._alive[row] = crc32(name.encode()), True
-            self.changes += 1
+            self._changed(row)
         more = number + 2 - self.table.shape[1]
         if more > 0:  # replaced, never resized: another thread may be reading
             room = max(more, self.table.shape[1] // 2)
@@ -70,6 +73,14 @@ class Items:
         if partition == 0:
             self.number[row] = number
         return row
+
+    def _changed(self, row: int) -> None:
+        self._since[row] = self.changes + 1
+        self.changes += 1
+
+    def since(self) -> npt.NDArray[np.int64]:
+        """int64[rows or more]: which of the `changes`, counting from 1, gave each row what it has; not to be written."""
+        return self._since
 
     def named(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
         """int64[n]: rows of the items called so, -1 where there is none."""
@@ -96,8 +107,8 @@ class Items:
             else:
                 of[of == row] = -1
         self.names[row] = ""
-        self._ties[row], self._alive[row] = -1, False
-        self.changes += 1
+        self._alive[row] = False
+        self._changed(row)
         self._free.append(row)
 
     def __len__(self) -> int:

@@ -42,31 +42,29 @@ class Vocabulary:
 
 
 class Places:
-    """In which rows of a process (`learners.items`) the items of a vocabulary are, and the other way round, as the hashes of names tell."""
+    """In which rows of a process (`learners.items`) the items of a vocabulary are, and the other way round."""
 
     def __init__(self, vocabulary: Vocabulary, items: Items) -> None:
         self._vocabulary, self._items = vocabulary, items
         self._rows = np.full(len(vocabulary.items) + 1, -1)  # by the vocabulary's row
-        self._known, self._hash = np.zeros((2, 64), np.int64)  # by the process's row: the vocabulary's, 0 where it has none; of whose name
+        self._known = np.zeros(64, np.int64)  # by the process's row
         self._changes = 0  # of the process's items that are known here
 
     def __call__(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The process's rows by the vocabulary's, -1 where it has none, and the vocabulary's by the process's, 0 where it has none."""
         items = self._items
         if items.changes != self._changes:
-            self._changes, names = items.changes, items.names
-            hashes = items.ties(len(names))
-            more = len(hashes) - len(self._hash)
+            before, self._changes, names = self._changes, items.changes, items.names
+            more = len(names) - len(self._known)
             if more > 0:
-                room = np.zeros((2, more + len(self._hash) // 2), np.int64)
-                self._known, self._hash = np.concatenate([(self._known, self._hash), room], 1)
-            for row in (hashes != self._hash[: len(hashes)]).nonzero()[0].tolist():
-                before, known = self._known[row], self._vocabulary.row.get(names[row], 0)
-                if self._rows[before] == row:
-                    self._rows[before] = -1
+                self._known = np.concatenate([self._known, np.zeros(more + len(self._known) // 2, np.int64)])
+            for row in np.flatnonzero(items.since()[: len(names)] > before).tolist():
+                was, known = self._known[row], self._vocabulary.row.get(names[row], 0)
+                if self._rows[was] == row:
+                    self._rows[was] = -1
                 if known:
                     self._rows[known] = row
-                self._known[row], self._hash[row] = known, hashes[row]
+                self._known[row] = known
         return self._rows, self._known
 
 

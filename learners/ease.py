@@ -12,9 +12,6 @@ import numpy as np
 
 from learners.choices import NUMBER
 from learners.compiled import compiled
-from learners.near import Dense, History, Rows
-from learners.occurrences import spare
-from learners.online import Online
 
 ITEMS = 25  # of a history, the last ones, each once
 CHOICES = 64  # last choices of each that are looked at, all partitions together; more where the history is short
@@ -24,20 +21,16 @@ RIDGE = 0.3  # on the diagonal of their cosines
 SWEEPS = 8  # of Gauss-Seidel; what is left is below what ranks
 
 
-def regressed(history: History, own: tuple[int, int] | None, online: Online, n: int) -> tuple[Dense, Rows]:
-    """float64[n]: the regression's value for each row, for a history of items in these rows, oldest first (-1: unknown); and the rows that
-    it names, not all of them above 0. Choices of the user (partition, number) `own` say nothing new.
-    """
-    out, mark = np.zeros(n), np.zeros(n, np.uint8)
-    return out, regress(history, spare(len(history)), *(own or (-1, -1)), *online.tables(), online.popularity.table(), out, mark)
-
-
 @compiled
 def regress(
     history: Any, least: int, own_partition: int, own: int,
     by_row: Any, entries_at: Any, entries: Any, by_user: Any, chosen_at: Any, chosen: Any, rows: Any, ever: Any, out: Any, mark: Any,
 ) -> Any:  # fmt: skip
-    """Set `out`, float64[n]; returns the rows that are named in it. `mark`: uint8[n], zeros before and after."""
+    """Set `out`, float64[n], to the regression's value for each row, for a `history` of items in these rows, oldest first (-1: unknown);
+    returns the rows that it names, not all of them above 0. `least`: `learners.occurrences.spare`. Choices of the user in the place
+    `own_partition`, `own` say nothing new. `by_row` to `rows`: `Online.tables`; `ever`: `Popularity.table`; `mark`: uint8[n], zeros before
+    and after.
+    """
     shards, n = len(by_row), len(out)
     nobody = np.uint32(n)
     items, wanted, m = np.empty(ITEMS, np.int64), np.empty(ITEMS), 0

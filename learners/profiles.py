@@ -135,6 +135,7 @@ class Profiles:
         return Profile(Head((partition, number), n, last), rows[:size], rows)
 
     def head(self, user: str) -> Head | None:
+        """What every answer to the user needs, read without their choices."""
         place = self._found(user)
         if place is None:
             return None
@@ -152,13 +153,13 @@ class Profiles:
 
     def number(self, user: str) -> tuple[int, int] | None:
         """(the user's partition, and number in it)."""
-        place = self._found(user)
-        return (place[0], HEAD.unpack_from(place[1])[0]) if place else None
+        head = self.head(user)
+        return head.place if head else None
 
     def seen(self, user: str) -> int:
         """How many choices ever entered the user's sequence."""
-        place = self._found(user)
-        return HEAD.unpack_from(place[1])[2] if place else 0
+        head = self.head(user)
+        return head.n if head else 0
 
     def recent(self, user: str) -> list[str]:
         """The user's last items, oldest first."""

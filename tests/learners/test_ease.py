@@ -5,14 +5,18 @@ from random import Random
 import numpy as np
 import pytest
 
-from learners.ease import CHOICES, DECAY, ITEMS, REACH, RIDGE, regressed
+from learners.ease import CHOICES, DECAY, ITEMS, REACH, RIDGE, regress
+from learners.occurrences import spare
 from learners.online import Online
 from tests.learners.conftest import learned
 
 
 def values(online: Online, history: list[str], own: tuple[int, int] | None = None) -> dict[str, float]:
     items = online.items
-    found, rows = regressed(np.array([items.row.get(name, -1) for name in history], np.int32), own, online, len(items.names))
+    rows_of, n = np.array([items.row.get(name, -1) for name in history], np.int32), len(items.names)
+    found, mark = np.zeros(n), np.zeros(n, np.uint8)
+    rows = regress(rows_of, spare(len(history)), *(own or (-1, -1)), *online.tables(), online.popularity.table(), found, mark)
+    assert not mark.any()
     assert len(set(rows.tolist())) == len(rows) and not np.delete(found, rows).any()
     return {items.names[row]: float(found[row]) for row in rows}
 

@@ -198,7 +198,10 @@ def test_what_the_model_says_of_a_history_is_remembered_until_others_were_asked(
     class Counting:
         def run(self, names: Any, feed: dict[str, Any]) -> Any:
             asked.append(len(feed["histories"]))
-            return model._session.run(names, feed)
+            items, scores = model._session.run(names, feed)
+            return np.pad(items, ((0, 0), (1, 1)), constant_values=(0, 99)), np.pad(
+                scores, ((0, 0), (1, 1))
+            )  # padding; a row that it has not
 
     counted = Deep(model.vocabulary, model.places, Counting())
     histories = np.zeros((5, 2, LENGTH), np.int64)
@@ -208,6 +211,7 @@ def test_what_the_model_says_of_a_history_is_remembered_until_others_were_asked(
         return [(list(found.items), found.scores.tolist(), list(found.rows())) for found in counted.rank(histories[list(places)])]
 
     first = lists(0, 1, 2)
+    assert all(sorted(items) == sorted(model.vocabulary.items) and len(items) == len(scores) for items, scores, _ in first)
     assert lists(2, 3, 0) == [first[2], first[1], first[0]] and asked == [3]
     monkeypatch.setattr(deep, "REMEMBERED", 3)
     assert lists(4, 0)[1] == first[0] and asked == [3, 1]

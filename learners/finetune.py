@@ -18,7 +18,7 @@ from learners.histories import ITEMS, LENGTH, PAUSES, Windows, within
 from learners.sequence import SequenceModel, grown
 from learners.training import Training
 
-WEIGHED = 10_000  # items that a step weighs its targets against; of more, others are drawn for each step
+WEIGHED = 4_000  # items that a step weighs its targets against; of more, others are drawn for each step
 TIMELESS = 0.1  # of the windows are learned without their times: whoever asks with a session of their own has none
 
 
@@ -54,6 +54,8 @@ def fit(
     """Train in place. `warm`: a fine-tune, with its own epochs and learning rate. Raises `Diverged`.
 
     The softmax is over the items that are targets in `windows`: what does not occur there is not said to be wrong, and so not forgotten.
+    Of more than `WEIGHED` each step has others and its own targets, and so the popular ones more often: each score less the logarithm of
+    the item's chance to be there, the sample stands for all (Bengio & Senecal, IEEE TNN 2008).
 
     `checkpoint`: a file that all there is to know is written to after each epoch, and that a training which was cut off goes on from.
     """
@@ -66,7 +68,9 @@ def fit(
     epochs = config.fine_epochs if warm else config.epochs
     histories, targets, weights = (torch.from_numpy(a).to(where) for a in (windows.histories, windows.targets, windows.weights))
     lengths = (torch.from_numpy(windows.histories[:, ITEMS]) > 0).sum(1)
-    among = torch.unique(targets[weights > 0])
+    among, times = torch.unique(targets[weights > 0], return_counts=True)
+    drawn = min(1.0, WEIGHED / len(among))
+    chances = (1 - (1 - drawn) * (1 - times.double() / times.sum()) ** config.batch).log().float()
     counted = torch.from_numpy(windows.weights > 0).sum(1)
     batches = max(1, round(int(counted.sum()) / max(config.batch, int(counted.max()))))
     planned, began = epochs * batches, clock()
@@ -82,14 +86,14 @@ def fit(
     for _ in range(len(losses) // batches, epochs):
         for rows in steps(lengths, counted, batches, generator):
             used = slice(-int(lengths[rows].max()), None)  # the rest is padding
-            weighed = among
+            some = torch.arange(len(among), device=where)
             if len(among) > WEIGHED:
-                drawn = among[torch.randperm(len(among), generator=generator)[:WEIGHED].to(where)]
-                weighed = torch.unique(torch.cat([drawn, targets[rows, used][weights[rows, used] > 0]]))
+                own = torch.searchsorted(among, targets[rows, used][weights[rows, used] > 0])
+                some = torch.unique(torch.cat([torch.randperm(len(among), generator=generator)[:WEIGHED].to(where), own]))
             read = histories[rows, :, used]
             read[:, PAUSES] *= (torch.rand(len(rows), 1, generator=generator) >= TIMELESS).to(where)
             with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
-                loss = model.loss(read, targets[rows, used], weights[rows, used], weighed)
+                loss = model.loss(read, targets[rows, used], weights[rows, used], among[some], chances[some])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call] # torch
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -160,7 +164,7 @@ def save(model: SequenceModel, file: Path, notes: dict[str, str] | None = None) 
 def fresh(items: int, config: Training, length: int = LENGTH) -> SequenceModel:
     """A new model, drawn from the configured seed."""
     torch.manual_seed(config.seed)
-    return SequenceModel(items, replace(config, dim=config.dim or (128 if device().type == "cuda" else 64)), length)
+    return SequenceModel(items, config, length)
 
 
 def load(file: Path, items: int, config: Training) -> SequenceModel:

@@ -94,17 +94,17 @@ class SequenceModel(nn.Module):
         scores, rows = self.scores(histories).topk(min(TOP, self.table.num_embeddings), dim=1)
         return rows, scores
 
-    def loss(self, histories: Tensor, targets: Tensor, weights: Tensor, among: Tensor) -> Tensor:
+    def loss(self, histories: Tensor, targets: Tensor, weights: Tensor, among: Tensor, chances: Tensor) -> Tensor:
         """Weighted mean cross-entropy of the next item against those in the rows `among`, int64, in order, all targets in it.
 
-        `targets` int64 and `weights` float, both (B, L).
+        `targets` int64 and `weights` float, both (B, L); `chances`, float, of each item to be in `among`, as logarithms: 0 where all are.
         """
         counted = weights > 0
         states, weight = self.states(histories, histories.shape[2])[counted], weights[counted]
         places, table = torch.searchsorted(among, targets[counted]), self.table(among)
         each = max(1, SCORES // len(among))
         losses = [
-            (F.cross_entropy(states[part] @ table.T, places[part], reduction="none") * weight[part]).sum()
+            (F.cross_entropy(states[part] @ table.T - chances, places[part], reduction="none") * weight[part]).sum()
             for part in (slice(start, start + each) for start in range(0, len(states), each))
         ]
         return torch.stack(losses).sum() / weight.sum()

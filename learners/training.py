@@ -16,7 +16,7 @@ class Training:
     training's wall time: what is done by then is what is judged. `threads` of torch on the CPU.
     """
 
-    dim: int = 0  # 64, or 128 if a GPU trains the first one
+    dim: int = 128
     blocks: int = 2
     heads: int = 2
     dropout: float = 0.2

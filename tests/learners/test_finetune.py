@@ -184,19 +184,31 @@ def test_items_that_do_not_occur_in_a_training_are_not_forgotten() -> None:
     assert (model.table.weight[1 : ITEMS + 1] - before[1 : ITEMS + 1]).abs().max() > 1e-3
 
 
-def test_of_too_many_items_each_step_weighs_others_and_its_own_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_items_each_step_weighs_others_and_its_own_targets_and_knows_how_often_it_weighs_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(finetune, "WEIGHED", 5)
-    model, seen = made(), list[tuple[set[int], set[int]]]()
+    windows = rings(n=400, length=2)
+    popular = np.random.default_rng(5).random(400) < 0.5
+    windows.targets[popular, -2:] = 1  # half of all targets are one item
+    model, seen = made(), list[tuple[list[int], set[int], list[float]]]()
     loss = model.loss
 
-    def watched(items: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-        seen.append((set(among.tolist()), set(targets[weights > 0].tolist())))
-        return loss(items, targets, weights, among)
+    def watched(
+        items: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, among: torch.Tensor, chances: torch.Tensor
+    ) -> torch.Tensor:
+        seen.append((among.tolist(), set(targets[weights > 0].tolist()), chances.exp().tolist()))
+        return loss(items, targets, weights, among, chances)
 
     monkeypatch.setattr(model, "loss", watched)
-    fit(model, rings(length=2), replace(CONFIG, batch=4), False, lambda step, steps: None)
-    assert all(wanted <= among and 5 <= len(among) < ITEMS for among, wanted in seen)
-    assert len({frozenset(among - wanted) for among, wanted in seen}) > 20
+    fit(model, windows, replace(CONFIG, batch=4), False, lambda step, steps: None)
+    assert all(wanted <= set(among) and 5 <= len(among) <= ITEMS for among, wanted, _ in seen)
+    assert len({frozenset(set(among) - wanted) for among, wanted, _ in seen}) > 20
+    told = {item: chance for among, _, chances in seen for item, chance in zip(among, chances, strict=True)}
+    assert set(told) == set(range(1, ITEMS + 1))
+    for item, chance in told.items():
+        assert np.mean([item in among for among, _, _ in seen]) == pytest.approx(chance, abs=0.08)
+    assert told[1] > 0.9 > 0.65 > max(chance for item, chance in told.items() if item != 1)
 
 
 def test_a_model_keeps_its_size_whatever_the_settings_say_now(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_padding_is_never_named_before_an_item_and_the_best_come_first() -> None
         assert (made(40)(read)[0][:, -1] == 0).all()
 
 
-ALL = torch.arange(1, 41)
+ALL, CERTAIN = torch.arange(1, 41), torch.zeros(40)
 
 
 def test_the_full_softmax_loss_equals_the_one_on_paper() -> None:
@@ -119,7 +119,7 @@ def test_the_full_softmax_loss_equals_the_one_on_paper() -> None:
     weights = torch.from_numpy((rng.random((4, LENGTH)) * (read[:, ITEMS].numpy() > 0)).astype(np.float32))
     weights[:, -4] = 0.0
     with torch.inference_mode():
-        found = model.loss(read, targets, weights, ALL).item()
+        found = model.loss(read, targets, weights, ALL, CERTAIN).item()
         states, table = model.states(read, LENGTH).double().numpy(), model.table.weight.double().numpy()
     total = 0.0
     for b, t in np.argwhere(weights.numpy() > 0):
@@ -134,7 +134,7 @@ def test_the_loss_of_a_last_item_is_minus_the_log_of_its_share_of_the_scores() -
     targets[:, -1], weights[:, -1] = torch.tensor([1, 20, 40]), 1.0
     with torch.inference_mode():
         shares = model.scores(read)[:, 1:].log_softmax(1)
-        found = model.loss(read, targets, weights, ALL).item()
+        found = model.loss(read, targets, weights, ALL, CERTAIN).item()
     assert found == pytest.approx(-shares[range(3), [0, 19, 39]].mean().item(), rel=1e-4)
 
 
@@ -143,13 +143,14 @@ def test_the_loss_is_against_the_items_named_and_no_others_learn_from_it() -> No
     targets, weights = torch.roll(read[:, ITEMS], -1, 1), torch.zeros(2, LENGTH)
     among = torch.tensor([2, 3, 5, 7, 11, 13])
     targets[0, -1], targets[1, -1], weights[:, -1] = 7, 13, 1.0
-    found = model.loss(read, targets, weights, among)
+    chances = torch.tensor([0.5, 0.25, 1.0, 1.0, 0.75, 0.125])
+    found = model.loss(read, targets, weights, among, chances.log())
     with torch.inference_mode():
         states, table = model.states(read, LENGTH)[:, -1].double().numpy(), model.table.weight.double().numpy()
     losses = []
     for state, wanted in zip(states, (7, 13), strict=True):
-        own, others = table[wanted] @ state, table[[row for row in among.tolist() if row != wanted]] @ state
-        losses.append(np.log(np.exp(others).sum() + np.exp(own)) - own)
+        stand_for = np.exp(table[among.numpy()] @ state) / chances.numpy()  # each for as many as its chance says
+        losses.append(np.log(stand_for.sum() / stand_for[among.tolist().index(wanted)]))
     assert found.item() == pytest.approx(np.mean(losses), rel=3e-6)
     found.backward()
     assert model.table.weight.grad is not None
@@ -159,7 +160,7 @@ def test_the_loss_is_against_the_items_named_and_no_others_learn_from_it() -> No
 
 def test_the_row_of_padding_learns_nothing() -> None:
     model, read = made(), histories(3, 5)
-    model.loss(read, read[:, ITEMS], (read[:, ITEMS] > 0).float(), ALL).backward()
+    model.loss(read, read[:, ITEMS], (read[:, ITEMS] > 0).float(), ALL, CERTAIN).backward()
     assert model.table.weight.grad is not None
     assert model.pauses.weight.grad is not None
     assert not model.table.weight.grad[0].any()

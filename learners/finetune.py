@@ -86,14 +86,15 @@ def fit(
     for _ in range(len(losses) // batches, epochs):
         for rows in steps(lengths, counted, batches, generator):
             used = slice(-int(lengths[rows].max()), None)  # the rest is padding
-            some = torch.arange(len(among), device=where)
+            weighed, chance = among, chances
             if len(among) > WEIGHED:
                 own = torch.searchsorted(among, targets[rows, used][weights[rows, used] > 0])
                 some = torch.unique(torch.cat([torch.randperm(len(among), generator=generator)[:WEIGHED].to(where), own]))
+                weighed, chance = among[some], chances[some]
             read = histories[rows, :, used]
             read[:, PAUSES] *= (torch.rand(len(rows), 1, generator=generator) >= TIMELESS).to(where)
             with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
-                loss = model.loss(read, targets[rows, used], weights[rows, used], among[some], chances[some])
+                loss = model.loss(read, targets[rows, used], weights[rows, used], weighed, chance)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call] # torch
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

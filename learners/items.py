@@ -78,9 +78,9 @@ class Items:
         self._since[row] = self.changes + 1
         self.changes += 1
 
-    def since(self) -> npt.NDArray[np.int64]:
-        """int64[rows or more]: which of the `changes`, counting from 1, gave each row what it has; not to be written."""
-        return self._since
+    def since(self, n: int) -> npt.NDArray[np.int64]:
+        """int64[n]: which of the `changes`, counting from 1, gave each of the first n rows what it has; not to be written."""
+        return self._since[:n]
 
     def named(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
         """int64[n]: rows of the items called so, -1 where there is none."""

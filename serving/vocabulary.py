@@ -58,7 +58,7 @@ class Places:
             more = len(names) - len(self._known)
             if more > 0:
                 self._known = np.concatenate([self._known, np.zeros(more + len(self._known) // 2, np.int64)])
-            for row in np.flatnonzero(items.since()[: len(names)] > before).tolist():
+            for row in np.flatnonzero(items.since(len(names)) > before).tolist():
                 was, known = self._known[row], self._vocabulary.row.get(names[row], 0)
                 if self._rows[was] == row:
                     self._rows[was] = -1

@@ -199,9 +199,8 @@ def test_what_the_model_says_of_a_history_is_remembered_until_others_were_asked(
         def run(self, names: Any, feed: dict[str, Any]) -> Any:
             asked.append(len(feed["histories"]))
             items, scores = model._session.run(names, feed)
-            return np.pad(items, ((0, 0), (1, 1)), constant_values=(0, 99)), np.pad(
-                scores, ((0, 0), (1, 1))
-            )  # padding; a row that it has not
+            ends = ((0, 0), (1, 1))  # padding before, and after a row that it has not
+            return np.pad(items, ends, constant_values=(0, 99)), np.pad(scores, ends)
 
     counted = Deep(model.vocabulary, model.places, Counting())
     histories = np.zeros((5, 2, LENGTH), np.int64)

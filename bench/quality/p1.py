@@ -32,7 +32,7 @@ from bench.quality.progress import Progress
 from feedback.policy import Policy
 from infra.bootstrap import DEMO_DATA
 from infra.replay import Row, rows
-from learners.evaluation import interval, metrics, place
+from learners.evaluation import interval, metrics, ndcg, place
 from learners.popularity import HALF_LIVES
 from learners.training import Training
 from serving.features import SOURCES
@@ -127,6 +127,7 @@ def run(
     return {
         **metrics(table["product"]),
         "ci95": interval(hit["product"], of, seed),
+        "ci95_ndcg20": interval(ndcg(table["product"], 20), of, seed),
         "asks": len(users),
         "baselines": rivals,
         "half_life": HALF_LIVES[max(tuning, key=lambda h: tuning[h])],

@@ -37,6 +37,7 @@ def test_what_can_be_known_is_found_and_each_event_is_scored_before_it_is_learne
     found = run(sessions(3_000), 300, 1)
     assert found["hr10"] > 0.9 and found["baselines"]["markov"]["hr10"] > 0.9 and found["baselines"]["popular"]["hr10"] < 0.4
     assert found["asks"] == 300 and found["over_frozen"][1] >= 0 and found["ceiling"] >= found["hr10"]
+    assert found["ci95_ndcg20"][0] < found["ndcg20"] < found["ci95_ndcg20"][1]
     news = [Row(f"u{n % 40}", f"new{n}", None, 1e9 + n) for n in range(1_500)]
     unknown = run(news, 100, 1)
     assert unknown["hr10"] == 0 and all(figures["hr10"] == 0 for figures in unknown["baselines"].values())

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import json
@@ -133,16 +134,21 @@ async def _started(*arguments: str) -> asyncio.subprocess.Process:
 
 
 def main() -> None:
-    if len(sys.argv) != 5 or sys.argv[1] not in ("closed", "steady"):
-        raise SystemExit(__doc__)
-    kind, url, amount, last = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind, amount, last in (("closed", "CLIENTS", "SECONDS"), ("steady", "RATE", "FILE")):
+        one = kinds.add_parser(kind)
+        one.add_argument("url", metavar="URL", help="Triton's gRPC, host:port")
+        one.add_argument("amount", metavar=amount, type=float)
+        one.add_argument("last", metavar=last, type=float if kind == "closed" else Path)
+    args = parser.parse_args()
     requests = [request(user) for user in json.load(sys.stdin)]
     gc.collect()
     gc.freeze()
-    if kind == "closed":
-        print(json.dumps(asyncio.run(closed(url, requests, int(amount), float(last)))))
+    if args.kind == "closed":
+        print(json.dumps(asyncio.run(closed(args.url, requests, int(args.amount), args.last))))
     else:
-        asyncio.run(steady(url, requests, float(amount), Path(last)))
+        asyncio.run(steady(args.url, requests, args.amount, args.last))
 
 
 if __name__ == "__main__":

@@ -197,10 +197,11 @@ class Recommender:
     def _histories(self, model: Deep, requests: Sequence[Request]) -> npt.NDArray[np.int64]:
         """What the model reads of each (`learners.histories`)."""
         view = self.replica.view
-        online, heads = view.online, [None if request.recent else view.online.profiles.head(request.user) for request in requests]
-        places = np.array([head.place if head else (-1, -1) for head in heads])
-        pauses = np.array([gap(view.watermark - head.last) + 1 if head else 0 for head in heads])
+        online = view.online
         with self.replica.lock:
+            heads = [None if request.recent else online.profiles.head(request.user) for request in requests]
+            places = np.array([head.place if head else (-1, -1) for head in heads])
+            pauses = np.array([gap(view.watermark - head.last) + 1 if head else 0 for head in heads])
             _, known = model.places()
             out = np.asarray(read(places, pauses, known, *online.profiles.tables(), online.items.table))
         for place, request in enumerate(requests):

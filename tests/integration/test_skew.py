@@ -101,3 +101,20 @@ def test_features_of_served_impressions_are_those_of_a_replay_to_their_positions
         distinct.add(tuple(made.positions.values()))
     assert len(distinct) > 20
     assert worst <= 1e-6
+
+
+def test_while_an_answer_is_made_no_state_is_taken_over_not_even_in_catching_up(stack: Running) -> None:
+    user = "skew-caught"
+    stack.click(user, "thing-1")
+    until(lambda: stack.ask(user).items)
+    replica = Replica(stack.kafka)
+    try:
+        with replica.lock:
+            replica.start()
+            assert not replica.caught_up.wait(3)
+            assert not replica.view.online.profiles and not replica.view.positions
+        assert replica.caught_up.wait(20)
+        until(lambda: replica.view.online.profiles.head(user))
+        assert replica.view.positions
+    finally:
+        replica.close()

@@ -31,8 +31,9 @@ from bench.fold import PARTITIONS, Tail, _until, cpu_s
 from bench.memory import Worker
 from infra.bootstrap import DEMO_DATA
 from infra.broker import Broker
+from infra.interactions import rows
 from infra.provisioning import provision
-from infra.replay import backfill, rows
+from infra.replay import backfill
 from infra.settings import Settings, Triton
 from infra.tritonserver import TritonServer
 from serving.client import Client
@@ -84,7 +85,11 @@ def main() -> None:
     arguments.add_argument("--asks-s", type=float, default=20, help="asks a second meanwhile (20)")
     arguments.add_argument("--json", action="store_true")
     args = arguments.parse_args()
-    folder, source = Path(tempfile.mkdtemp(prefix="headrace-bench-")), rows(args.data)
+    try:
+        source = rows(args.data)
+    except ValueError as error:
+        arguments.error(str(error))
+    folder = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
     broker, server = Broker.prepare(folder / "kafka"), TritonServer.prepare(folder / "models")
     with open(folder / "kafka.log", "wb") as log, subprocess.Popen(broker.command(), stdout=log, stderr=log) as process:
         try:

@@ -41,8 +41,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from infra.bootstrap import DEMO_DATA, ROOT
 from infra.broker import Broker
+from infra.interactions import Row, rows
 from infra.provisioning import provision
-from infra.replay import Row, backfill, rows
+from infra.replay import backfill
 from streams import topics
 from streams.fold import Fold, Log
 from streams.kafka import Kafka

@@ -35,7 +35,7 @@ from bench.quality.p1 import changes
 from bench.quality.progress import Progress
 from feedback.policy import Policy
 from infra.bootstrap import DEMO_DATA
-from infra.replay import Row, rows
+from infra.interactions import Row, rows
 from learners import export, finetune, histories
 from learners.sequence import SequenceModel, grown
 from learners.training import Training
@@ -222,8 +222,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    stream = rows(args.data, args.seed)[: args.events]
     try:
+        stream = rows(args.data, args.seed)[: args.events]
         found = run(changes(stream) if args.no_repeats else stream, Training(seed=args.seed), args.kept, Progress("events"))
     except ValueError as error:
         parser.error(str(error))

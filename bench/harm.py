@@ -36,7 +36,7 @@ from bench.load import METHOD, request
 from bench.releases import disturb, put
 from infra import control
 from infra.bootstrap import DEMO_DATA
-from infra.replay import Row
+from infra.interactions import Row
 from infra.stack import Stack
 from learners import export, finetune
 from serving import bundle

@@ -31,7 +31,8 @@ from confluent_kafka import Producer
 from bench.fold import cpu_s, first
 from bench.load import K, ask
 from infra.bootstrap import DEMO_DATA
-from infra.replay import Row, interaction
+from infra.interactions import Row
+from infra.replay import interaction
 from infra.settings import Settings
 from infra.stack import Stack
 from serving.client import AsyncClient

@@ -37,7 +37,7 @@ from bench.lists import Flow, Say, released, say, show, to_trainer, undisturbed
 from bench.releases import put
 from infra import control
 from infra.bootstrap import DEMO_DATA
-from infra.replay import Row
+from infra.interactions import Row
 from infra.stack import Stack
 from learners import finetune
 from learners.histories import Windows

@@ -29,8 +29,9 @@ from bench.fold import PARTITIONS, Tail, _until, cpu_s, first
 from bench.memory import Worker
 from infra.bootstrap import DEMO_DATA
 from infra.broker import Broker
+from infra.interactions import Row
 from infra.provisioning import provision
-from infra.replay import Row, interaction
+from infra.replay import interaction
 from streams import topics
 from streams.events import to_bytes
 from streams.kafka import Kafka

@@ -158,7 +158,8 @@ def replay(args: argparse.Namespace) -> int:
 
 async def _replay(args: argparse.Namespace) -> None:
     from infra import control
-    from infra.replay import BadFile, Replay, backfill, rows
+    from infra.interactions import BadFile, rows
+    from infra.replay import Replay, backfill
 
     if not args.file.exists():
         raise Failed(f"{args.file} does not exist", 3)

@@ -16,7 +16,8 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 
 from infra import control
-from infra.replay import ENDING_S, Replay, Row, rows, titles
+from infra.interactions import Row, rows
+from infra.replay import ENDING_S, Replay, titles
 from infra.stack import Stack
 from infra.watch import Watcher, words
 from serving.client import AsyncClient

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import gzip
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from infra.interactions import Row
 from learners.items import Items
 from learners.popularity import HALF_LIVES, Popularity
 from serving.client import AsyncClient
@@ -28,67 +24,6 @@ from streams.kafka import Kafka, discard
 
 IN_FLIGHT = 200  # events and asks under way at once
 ENDING_S = 0.5  # what is flushed by then is; Ctrl-C does not wait for a broker that is gone
-
-
-class Row(NamedTuple):
-    user: str
-    item: str
-    value: float | None
-    at: float  # Unix s
-
-
-class BadFile(ValueError):
-    """The file is not what `replay` reads; the text says where and what is wanted."""
-
-
-WANTED = {"value": "no number", "timestamp": "no time: Unix seconds, or ISO 8601 with an offset"}
-
-
-def _time(text: str) -> float:
-    """Unix s. Raises ValueError."""
-    try:
-        return float(text)
-    except ValueError:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is None:
-            raise ValueError(f"{text} has no offset") from None
-        return at.timestamp()
-
-
-def rows(file: Path, seed: int = 0) -> list[Row]:
-    """The interactions of `file`, by time; equal times in the order of a seeded hash of time and row number.
-
-    Columns user, item, value, timestamp (Unix s, or ISO 8601 with offset) by header, comma- or tab-separated, plain or
-    .gz; headers like `user_id:token` (RecBole) are understood. Ties in file order would leak what comes next.
-    """
-    if not file.exists():
-        raise BadFile(f"{file} does not exist")
-    with gzip.open(file, "rt", newline="") if file.suffix == ".gz" else open(file, newline="") as text:
-        first = text.readline()
-        reader = csv.reader(text, delimiter="\t" if "\t" in first else ",")
-        names = [name.split(":")[0].removesuffix("_id") for name in first.strip().split("\t" if "\t" in first else ",")]
-        names = ["value" if name == "rating" else name for name in names]
-        missing = {"user", "item", "timestamp"} - set(names)
-        if missing:
-            raise BadFile(f"{file}: no column {', '.join(sorted(missing))}; wanted are user,item,value,timestamp, found {first.strip()!r}")
-        place = {name: names.index(name) for name in names}
-        found = []
-        for number, cells in enumerate(reader, 2):
-            column = "value"
-            try:
-                value = float(cells[place["value"]]) if "value" in place and cells[place["value"]] else None
-                column = "timestamp"
-                found.append(Row(cells[place["user"]], cells[place["item"]], value, _time(cells[place["timestamp"]])))
-            except ValueError:
-                raise BadFile(f"{file}, line {number}: {column} {cells[place[column]]!r} is {WANTED[column]}") from None
-            except IndexError:
-                raise BadFile(f"{file}, line {number}: {len(cells)} columns instead of {len(names)}") from None
-
-    def tie(entry: tuple[int, Row]) -> tuple[float, bytes]:
-        number, row = entry
-        return row.at, blake2b(f"{seed}/{row.at}/{number}".encode(), digest_size=8).digest()
-
-    return [row for _, row in sorted(enumerate(found), key=tie)]
 
 
 @dataclass

@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 
 from feedback.policy import Policy, PolicyState, reason_to_retrain
-from infra.replay import Row
+from infra.interactions import Row
 from learners import finetune, histories
 from learners.histories import ITEMS, LENGTH, Event, pauses
 from learners.sequence import TOP, SequenceModel, grown

@@ -31,7 +31,7 @@ from bench.quality.product import Copy, Product
 from bench.quality.progress import Progress
 from feedback.policy import Policy
 from infra.bootstrap import DEMO_DATA
-from infra.replay import Row, rows
+from infra.interactions import Row, rows
 from learners.evaluation import interval, metrics, ndcg, place
 from learners.popularity import HALF_LIVES
 from learners.training import Training
@@ -54,11 +54,13 @@ def changes(stream: list[Row]) -> list[Row]:
 
 
 def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM, shows: float = SHOWN) -> tuple[set[int], set[int]]:
-    """Events that are asked, and those whose lists are shown: these, and a share `shows` of all."""
+    """Events that are asked, and those whose lists are shown: these, and a share `shows` of all. ValueError where nobody can be asked."""
     rng = np.random.default_rng(seed)
     first = {row.user: n for n, row in reversed(list(enumerate(stream)))}
     known = np.array([first[row.user] < n for n, row in enumerate(stream)])
     later = np.flatnonzero(known & (np.arange(len(stream)) >= int(len(stream) * warm)))
+    if not len(later):
+        raise ValueError(f"nobody can be asked: of {len(stream)} events none after the first {warm:.0%} is of a user who was there before")
     asked = set(rng.choice(later, min(asks, len(later)), replace=False).tolist())
     others = np.flatnonzero(known)
     shown = set(rng.choice(others, min(int(len(stream) * shows), len(others)), replace=False).tolist()) | asked
@@ -164,14 +166,17 @@ def main() -> None:
         parser.error("--train-only needs --kept: a folder for what the trainings end with")
     if not 0 <= args.shown <= 1:
         parser.error(f"--shown {args.shown:g}: a share of all events, from 0 to 1")
-    stream = rows(args.data, args.seed)[: args.events]
-    if args.no_repeats:
-        stream = changes(stream)
     progress, config = Progress("events"), Training(seed=args.seed) if args.deep or args.train_only else None
-    if config and args.train_only:
-        Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).finish()
-        return
-    figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm, shows=args.shown)
+    try:
+        stream = rows(args.data, args.seed)[: args.events]
+        if args.no_repeats:
+            stream = changes(stream)
+        if config and args.train_only:
+            Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).finish()
+            return
+        figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm, shows=args.shown)
+    except ValueError as error:
+        parser.error(str(error))
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
 

@@ -30,7 +30,7 @@ from bench.quality.deep import Deep, by_volume
 from bench.quality.product import Product
 from bench.quality.progress import Progress
 from feedback.policy import Policy
-from infra.replay import Row
+from infra.interactions import Row
 from learners.evaluation import interval, place
 from learners.training import Training
 
@@ -45,6 +45,8 @@ class Event(NamedTuple):
 
 def events(file: Path) -> list[Event]:
     """The file's interactions, in its order. Raises ValueError where a column is missing or no number."""
+    if not file.is_file():
+        raise ValueError(f"{file} is no file")
     out: list[Event] = []
     with gzip.open(file, "rt", newline="") if file.suffix == ".gz" else file.open(newline="") as lines:
         for number, fields in enumerate(csv.DictReader(lines), 2):
@@ -179,14 +181,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.train_only and not args.kept:
         parser.error("--train-only needs --kept: a folder for what the trainings end with")
-    stream = events(args.data)
     progress, config = Progress("events"), Training(seed=args.seed)
-    if args.train_only:
-        for name, model in models(stream, set(), set(), config, args.joint, args.kept, progress).items():
-            if name != "frozen":  # its trainings are among the first one's
-                model.finish()
-        return
     try:
+        stream = events(args.data)
+        if args.train_only:
+            for name, model in models(stream, set(), set(), config, args.joint, args.kept, progress).items():
+                if name != "frozen":  # its trainings are among the first one's
+                    model.finish()
+            return
         figures = run(stream, args.asks, config, args.joint, args.kept, progress, periods=args.periods)
     except ValueError as error:
         parser.error(str(error))

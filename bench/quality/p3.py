@@ -37,6 +37,8 @@ K = 20
 
 def sequences(file: Path) -> list[list[str]]:
     """Each user's items, in order. Raises ValueError where a line is not `user item`."""
+    if not file.is_file():
+        raise ValueError(f"{file} is no file")
     users: dict[str, list[str]] = {}
     with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
         for number, line in enumerate(lines, 1):
@@ -112,7 +114,11 @@ def main() -> None:
     checkpoint = ROOT / ".headrace" / f"p3-{args.data.name.split('.')[0]}-{args.seed}-{args.epochs}.pt"
     checkpoint.parent.mkdir(exist_ok=True)
     torch.set_num_threads(config.threads)
-    figures = run(sequences(args.data), config, checkpoint, Progress("steps"))
+    try:
+        users = sequences(args.data)
+    except ValueError as error:
+        parser.error(str(error))
+    figures = run(users, config, checkpoint, Progress("steps"))
     checkpoint.unlink()
     print(file=sys.stderr)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:14} {value}" for name, value in figures.items()))

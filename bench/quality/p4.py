@@ -29,7 +29,8 @@ from bench.fold import Tail, own_broker
 from bench.quality.progress import Progress
 from feedback.policy import Policy
 from infra.bootstrap import DEMO_DATA, ROOT
-from infra.replay import Row, backfill, rows
+from infra.interactions import Row, rows
+from infra.replay import backfill
 from learners.online import Memory
 from streams.fold import Fold
 from streams.kafka import Kafka
@@ -134,7 +135,10 @@ def main() -> None:
         never = Policy(volume_first=0, volume_every=0, schedule_s=0)
         run_worker(Kafka(args.as_worker, partitions=1), "127.0.0.1:9", "p4", never, Memory(), fold=Rated)
         return
-    stream = rows(args.data, args.seed)[: args.events]
+    try:
+        stream = rows(args.data, args.seed)[: args.events]
+    except ValueError as error:
+        parser.error(str(error))
     if any(row.value is None for row in stream):
         parser.error(f"{args.data} has rows without a value: BiasedMF learns ratings")
     found = run(stream, Progress("ratings"))

@@ -23,7 +23,7 @@ from bench.quality.p1 import WARM, chosen
 from bench.quality.product import Copy, Product
 from bench.quality.progress import Progress
 from infra.bootstrap import DEMO_DATA
-from infra.replay import Row, rows
+from infra.interactions import Row, rows
 from learners.evaluation import interval, metrics, place
 from serving.recommend import Ask, Scored, answer
 
@@ -98,7 +98,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curve (SVG)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    figures = run(rows(args.data, args.seed)[: args.events], args.asks, args.seed, progress=Progress("events"))
+    try:
+        figures = run(rows(args.data, args.seed)[: args.events], args.asks, args.seed, progress=Progress("events"))
+    except ValueError as error:
+        parser.error(str(error))
     print(file=sys.stderr)
     if args.plot:
         plot(figures, args.plot, args.data.parent.name)

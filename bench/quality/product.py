@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from infra.replay import Row
+from infra.interactions import Row
 from learners.online import Online
 from serving.guard import Guard
 from serving.recommend import Answer, Ask, Scored, View, answer

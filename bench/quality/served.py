@@ -27,7 +27,7 @@ from bench.lists import Flow
 from bench.quality import p1
 from bench.quality.progress import Progress
 from infra.bootstrap import DEMO_DATA
-from infra.replay import Row, rows
+from infra.interactions import Row, rows
 from infra.settings import Settings
 from infra.stack import Stack
 from learners.evaluation import interval, metrics, place
@@ -105,7 +105,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = run(rows(args.data, args.seed)[: args.events], args.asks, args.seed, Progress("events"))
+    try:
+        found = run(rows(args.data, args.seed)[: args.events], args.asks, args.seed, Progress("events"))
+    except ValueError as error:
+        parser.error(str(error))
     print(file=sys.stderr)
     print(json.dumps(found) if args.json else "\n".join(f"{name:14} {value}" for name, value in found.items()))
 

@@ -16,7 +16,7 @@ from bench.quality.deep import Deep, by_volume
 from bench.quality.p1 import changes, chosen, run
 from bench.quality.product import Copy
 from feedback.policy import Policy
-from infra.replay import Row, rows
+from infra.interactions import Row, rows
 from learners.evaluation import metrics
 from learners.training import Training
 
@@ -65,6 +65,11 @@ def test_of_all_events_the_share_that_is_wanted_is_shown_and_all_that_is_asked()
     for shows in (0.0, 0.2, 0.5):
         asked, shown = chosen(stream, 50, 1, shows=shows)
         assert len(asked) == 50 and asked <= shown and 0 <= len(shown) - shows * len(stream) <= 50
+
+
+def test_where_nobody_can_be_asked_it_is_said() -> None:
+    with pytest.raises(ValueError, match="nobody can be asked: of 40 events none"):
+        chosen([Row(f"u{n}", "tea", None, float(n)) for n in range(40)], 10, 1)
 
 
 def test_in_periods_the_product_finds_the_ring_beside_its_model_alone() -> None:

@@ -20,7 +20,8 @@ from kafka import KafkaProducer
 from feedback.policy import Policy
 from infra import control
 from infra.bootstrap import DEMO_DATA, ROOT
-from infra.replay import backfill, rows
+from infra.interactions import rows
+from infra.replay import backfill
 from infra.settings import Settings, Signing, Triton
 from infra.tritonserver import TritonServer
 from serving.client import Client

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from bench.quality import p4
-from infra.replay import Row
+from infra.interactions import Row
 from tests.integration.conftest import lacking
 
 pytestmark = pytest.mark.stack

@@ -16,7 +16,8 @@ from tritonclient.utils import InferenceServerException
 
 from infra import control
 from infra.bootstrap import DEMO_DATA
-from infra.replay import interaction, rows
+from infra.interactions import rows
+from infra.replay import interaction
 from streams import topics
 from streams.events import Release, to_bytes, utc
 from tests.integration.conftest import Running, processes_of, until

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench.quality.baselines import Baselines
+from bench.quality.curves import draw
 from bench.quality.deep import Deep, by_volume
 from bench.quality.product import Copy, Product
 from bench.quality.progress import Progress
@@ -41,6 +42,8 @@ from serving.recommend import Ask, Scored, answer
 WARM = 0.2
 SHOWN = 1 / 7  # of all events
 K = 20
+COMPARED = ("product", "popular", "item_knn", "markov", "frozen")
+TENTHS = 10
 
 
 def changes(stream: list[Row]) -> list[Row]:
@@ -82,7 +85,7 @@ def run(
     product, base = Product(seed), Baselines()
     frozen = Copy(warm)
     product.copies = [frozen]
-    places: dict[str, list[int]] = {name: [] for name in ("product", "item_knn", "markov", "popular", "frozen", *SOURCES)}
+    places: dict[str, list[int]] = {name: [] for name in (*COMPARED, *SOURCES)}
     tuning = {half_life: 0 for half_life in range(len(HALF_LIVES))}
     users: list[str] = []
     learning, listing, lists, union = 0.0, 0.0, 0, 0
@@ -122,9 +125,10 @@ def run(
     of = np.array(users)
     table = {name: np.minimum(np.array(values), K) for name, values in places.items()}
     sources = {name: metrics(table[name])["hr10"] for name in SOURCES if name != "ranker"}
-    rivals = {name: metrics(table[name]) for name in ("popular", "item_knn", "markov", "frozen")}
+    rivals = {name: metrics(table[name]) for name in COMPARED[1:]}
     hit = {name: (values < 10).astype(float) for name, values in table.items()}
-    best_rival = max(("popular", "item_knn", "markov"), key=lambda name: rivals[name]["hr10"])
+    tenths = min(TENTHS, len(users))
+    best_rival = max(COMPARED[1:-1], key=lambda name: rivals[name]["hr10"])
     best_source = max(sources, key=lambda name: sources[name])
     return {
         **metrics(table["product"]),
@@ -136,6 +140,7 @@ def run(
         "over_best_baseline": [best_rival, *interval(hit["product"] - hit[best_rival], of, seed)],
         "over_best_source": [best_source, *interval(hit["product"] - hit[best_source], of, seed)],
         "over_frozen": interval(hit["product"] - hit["frozen"], of, seed),
+        "hr10_by_tenth": {name: [round(float(part.mean()), 4) for part in np.array_split(hit[name], tenths)] for name in COMPARED},
         "sources": sources,
         "ranker": metrics(table["ranker"]),
         "ceiling": round(union / max(len(users), 1), 4),
@@ -160,6 +165,7 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, help="folder for what its trainings end with, or ended with")
     parser.add_argument("--train-only", action="store_true", help="into that folder, and no more")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw HR@10 in each tenth of the asks (SVG)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.train_only and not args.kept:
@@ -178,6 +184,10 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     print(file=sys.stderr)
+    if args.plot:
+        lines = figures["hr10_by_tenth"]
+        x = range(1, len(lines["product"]) + 1)
+        draw(args.plot, x, lines, ("tenth of the asks, in order", "HR@10"), args.data.parent.name)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:20} {value}" for name, value in figures.items()))
 
 

@@ -1,6 +1,6 @@
 """P2: sessions over time (ADER, RecSys 2020). Each period is asked with what was learned before, and learned.
 
-    python -m bench.quality.p2 --data FILE [--asks N] [--periods N] [--joint] [--kept FOLDER [--train-only]] [--seed S] [--json]
+    python -m bench.quality.p2 --data FILE [--asks N] [--periods N] [--joint] [--kept FOLDER [--train-only]] [--seed S] [--plot SVG]
 
 Users of the file are sessions; a column `period` cuts the stream, or else each day is one. Asked are N events of each period after the
 first: the next item of a session that has begun, if the item was there in an earlier period. N more lists of each period are shown, so
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.quality.baselines import Baselines
+from bench.quality.curves import draw
 from bench.quality.deep import Deep, by_volume
 from bench.quality.product import Product
 from bench.quality.progress import Progress
@@ -156,6 +157,7 @@ def run(
             name: {key: round(float(np.mean([f[key] for f in of.values()])) * 100, 2) for key in ("r20", "mrr20")}
             for name, of in figures.items()
         },
+        "by_period": {name: {p: f["r20"] for p, f in of.items()} for name, of in figures.items()},
         "ci95_r20": [round(100 * bound, 2) for bound in interval(hit, np.array(users), seed)],
         "asks": len(users),
         "periods": len(figures["hybrid"]),
@@ -177,6 +179,7 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, help="folder for what the trainings end with, or ended with")
     parser.add_argument("--train-only", action="store_true", help="into that folder, and no more")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw R@20 by period (SVG)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.train_only and not args.kept:
@@ -193,6 +196,9 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     print(file=sys.stderr)
+    if args.plot:
+        lines = {name: list(of.values()) for name, of in figures["by_period"].items()}
+        draw(args.plot, list(figures["by_period"]["hybrid"]), lines, ("period", "R@20"), args.data.parent.name)
     print(json.dumps(figures) if args.json else "\n".join(f"{name:14} {value}" for name, value in figures.items()))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.quality.curves import draw
 from bench.quality.p1 import WARM, chosen
 from bench.quality.product import Copy, Product
 from bench.quality.progress import Progress
@@ -75,18 +76,10 @@ def run(stream: list[Row], asks: int, seed: int, every: tuple[int, ...] = EVERY,
 
 def plot(figures: dict[str, Any], file: Path, title: str) -> None:
     """HR@10 by interval, with its bounds."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-    names, found = list(figures["every"]), list(figures["every"].values())
-    rates = np.array([one["hr10"] for one in found])
-    bounds = np.abs(np.array([one["ci95"] for one in found]).T - rates)
-    axes.errorbar(names, rates, bounds, fmt="o-", color="#2f6fb2", capsize=3)
-    axes.set(xlabel="events between two take-overs of the model", ylabel="HR@10", ylim=(0, None), title=title)
-    figure.savefig(file, metadata={"Date": None})
+    every = figures["every"]
+    bounds = np.array([one["ci95"] for one in every.values()]).T
+    rates = {"HR@10": [one["hr10"] for one in every.values()]}
+    draw(file, list(every), rates, ("events between two take-overs of the model", "HR@10"), title, bounds)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ def test_what_can_be_known_is_found_and_each_event_is_scored_before_it_is_learne
     found = run(sessions(3_000), 300, 1)
     assert found["hr10"] > 0.9 and found["baselines"]["markov"]["hr10"] > 0.9 and found["baselines"]["popular"]["hr10"] < 0.4
     assert found["asks"] == 300 and found["over_frozen"][1] >= 0 and found["ceiling"] >= found["hr10"]
+    assert found["hr10_by_tenth"]["product"] == pytest.approx([found["hr10"]] * 10, abs=0.1)
     assert found["ci95_ndcg20"][0] < found["ndcg20"] < found["ci95_ndcg20"][1]
     news = [Row(f"u{n % 40}", f"new{n}", None, 1e9 + n) for n in range(1_500)]
     unknown = run(news, 100, 1)
@@ -79,6 +80,9 @@ def test_in_periods_the_product_finds_the_ring_beside_its_model_alone() -> None:
     assert found["asks"] == 120 and found["periods"] == 2 and found["trainings"] == 3
     assert found["hybrid"]["r20"] > 90 and found["markov"]["r20"] > 90 and found["online"]["r20"] > 90
     assert found["fine_tuned"]["r20"] > 0 and found["frozen"]["r20"] > 0 and found["joint"]["r20"] > 0
+    assert found["by_period"]["hybrid"].keys() == {1, 2} and np.mean(list(found["by_period"]["markov"].values())) * 100 == pytest.approx(
+        found["markov"]["r20"], abs=0.01
+    )
     users = len({event.row.user for event in stream})  # whose first choice follows nothing
     learned = {"frozen": 2 * 340, "fine_tuned": 2 * 340 + 2 * (425 + 100), "joint": 2 * (425 + 850)}
     for name, most in learned.items():

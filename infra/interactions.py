@@ -67,24 +67,29 @@ def rows(file: Path, seed: int = 0) -> list[Row]:
     Columns user, item, value, timestamp (Unix s, or ISO 8601 with offset) by header, comma- or tab-separated, plain or
     .gz; headers like `user_id:token` (RecBole) are understood. Ties in file order would leak what comes next.
     """
+    return [row for row, _ in labelled(file, "", seed)]
+
+
+def labelled(file: Path, column: str, seed: int = 0) -> list[tuple[Row, str]]:
+    """The `rows` of `file`, each with what that column says of it, "" where there is none."""
     try:
         opened = gzip.open if file.suffix == ".gz" else open
         with opened(file, "rt", newline="", encoding="utf-8-sig") as text:
-            found = _parsed(file, text)
+            found = _parsed(file, text, column)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise BadFile(f"{file} cannot be read: {error}") from None
     if not found:
         raise BadFile(f"{file} has no interactions")
 
-    def tie(entry: tuple[int, Row]) -> tuple[float, bytes]:
-        number, row = entry
+    def tie(entry: tuple[int, tuple[Row, str]]) -> tuple[float, bytes]:
+        number, (row, _) = entry
         return row.at, blake2b(f"{seed}/{row.at}/{number}".encode(), digest_size=8).digest()
 
     return [row for _, row in sorted(enumerate(found), key=tie)]
 
 
-def _parsed(file: Path, text: TextIO) -> list[Row]:
-    """The rows of `file` as they stand there."""
+def _parsed(file: Path, text: TextIO, label: str) -> list[tuple[Row, str]]:
+    """The rows of `file` as they stand there, and their labels."""
     first = text.readline()
     reader = csv.reader(text, delimiter="\t" if "\t" in first else ",")
     names = [name.split(":")[0].removesuffix("_id") for name in first.strip().split("\t" if "\t" in first else ",")]
@@ -104,5 +109,5 @@ def _parsed(file: Path, text: TextIO) -> list[Row]:
                 row.append(read(cell))
             except ValueError:
                 raise BadFile(f"{file}, line {number}: {column} {cell!r} is {wanted}") from None
-        found.append(Row(*row))
+        found.append((Row(*row), cells[place[label]] if label in place else ""))
     return found

@@ -12,10 +12,14 @@ from learners.popularity import HALF_LIVES, Popularity
 RECENT = 20  # last items that a new one is counted together with
 
 
+NAMES = ("popular", "item_knn", "markov")
+
+
 class Baselines:
-    """All of them over one stream. `rank(user, name, hidden)`: item ids, best first."""
+    """All of them over one stream: `lists` of item ids, best first. Popularity has the half-life that was best in what it was tuned on."""
 
     def __init__(self) -> None:
+        self._found = [0] * len(HALF_LIVES)  # by half-life, choices in its first ten
         self.items = Items()
         self.popularity = Popularity(self.items)
         self.history: dict[str, list[int]] = {}  # rows
@@ -35,6 +39,20 @@ class Baselines:
             after = self._next.setdefault(past[-1], {})
             after[row] = after.get(row, 0) + 1
         past.append(row)
+
+    def lists(self, user: str, hidden: Collection[int], k: int) -> dict[str, list[str]]:
+        """Of each of `NAMES`, without the rows `hidden`."""
+        made = (self.popular(hidden, self.best(), k), self.neighbours(user, hidden, k), self.markov(user, hidden, k))
+        return dict(zip(NAMES, made, strict=True))
+
+    def tune(self, hidden: Collection[int], item: str) -> None:
+        """Somebody chooses `item` next: which half-life would have named it?"""
+        for half_life in range(len(HALF_LIVES)):
+            self._found[half_life] += item in self.popular(hidden, half_life, 10)
+
+    def best(self) -> int:
+        """Which of `HALF_LIVES` it has."""
+        return max(range(len(HALF_LIVES)), key=lambda half_life: (self._found[half_life], half_life))
 
     def popular(self, hidden: Collection[int], half_life: int, k: int) -> list[str]:
         """By decayed count, without the rows `hidden`."""

@@ -1,6 +1,6 @@
 """P1: prequential top-N. Predict each user's next item, then learn it; nothing is asked before the first fifth of the stream is learned.
 
-    python -m bench.quality.p1 --data FILE [--asks N] [--shown SHARE] [--deep [--kept FOLDER] [--train-only]] [--seed S] [--json]
+    python -m bench.quality.p1 --data FILE [--asks N] [--shown SHARE] [--no-deep | --kept FOLDER [--train-only]] [--seed S] [--json]
 
 The stream is in order of time, ties by a seeded hash of time and row number. Asked are N events, drawn from those of known users after the
 warm-up; items never seen before count as misses. Every list is made by the product's own code from the state one event before
@@ -8,9 +8,10 @@ warm-up; items never seen before count as misses. Every list is made by the prod
 events, one in seven. (Who chooses from lists is shown one before nearly every event; here each costs time.)
 What a user had is hidden where the product itself has found that the stream does not repeat. Beside it, on the same asks: decayed
 popularity (of five half-lives the best on the warm-up), item-to-item neighbours, Markov, all online, and the product's own copy that
-stopped learning after the warm-up. 95 % intervals by a bootstrap over users. `--deep`: with the sequence model, trained whenever the
-product's policy asks for it, on a GPU where there is one. `--kept`: a folder for what the trainings end with; a run that was cut off goes
-on from there, and one with `--train-only` may come before it, on another machine.
+learned nothing after the warm-up, neither it nor its model, but is told the user's history as it is. 95 % intervals by a bootstrap over
+users. The sequence model is trained whenever the product's policy asks for it, on a GPU where there is one (two cores take a minute for
+MovieLens 100K, a quarter of an hour for MovieLens 1M); `--no-deep`: without it. `--kept`: a folder for what the trainings end with; a run
+that was cut off goes on from there, and one with `--train-only` may come before it, on another machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.quality.baselines import Baselines
+from bench.quality.baselines import NAMES, Baselines
 from bench.quality.curves import draw
 from bench.quality.deep import Deep, by_volume
 from bench.quality.product import Copy, Product
@@ -35,14 +37,14 @@ from infra.bootstrap import DEMO_DATA
 from infra.interactions import Row, rows
 from learners.evaluation import interval, metrics, ndcg, place
 from learners.popularity import HALF_LIVES
+from learners.ranks import ABSENT
 from learners.training import Training
 from serving.features import SOURCES
-from serving.recommend import Ask, Scored, answer
 
 WARM = 0.2
 SHOWN = 1 / 7  # of all events
 K = 20
-COMPARED = ("product", "popular", "item_knn", "markov", "frozen")
+COMPARED = ("product", *NAMES, "frozen")
 TENTHS = 10
 
 
@@ -79,41 +81,35 @@ def run(
 
     `told` hears which list is shown before which event.
     """
-    rng, warm = np.random.default_rng(seed), int(len(stream) * share)
+    warm = int(len(stream) * share)
     asked, shown = chosen(stream, asks, seed, share, shows)
-    deep = Deep(stream, shown, config, by_volume(len(stream), Policy()), kept, progress=progress) if config else None
-    product, base = Product(seed), Baselines()
-    frozen = Copy(warm)
+    cuts = by_volume(len(stream), Policy())
+    deep = Deep(stream, shown, config, cuts, kept, progress=progress) if config else None
+    then = Deep(stream, asked, config, [cut for cut in cuts if cut <= warm], kept, "frozen", progress=progress) if config else None
+    product, base, frozen = Product(seed), Baselines(), Copy(warm)
     product.copies = [frozen]
     places: dict[str, list[int]] = {name: [] for name in (*COMPARED, *SOURCES)}
-    tuning = {half_life: 0 for half_life in range(len(HALF_LIVES))}
     users: list[str] = []
-    learning, listing, lists, union = 0.0, 0.0, 0, 0
+    learning, listing, listed, union, candidates = 0.0, 0.0, 0, 0, 0
     for n, row in enumerate(stream):
         if n in shown:
             named = deep.names(n) if deep else None
             began = time.process_time()
             made = product.ask(row.user, K, named)
-            listing, lists = listing + time.process_time() - began, lists + 1
+            listing, listed = listing + time.process_time() - began, listed + 1
             hidden = set(base.history.get(row.user, ())) if product.view.shared.once else set()
             if n in asked:
                 users.append(row.user)
-                places["product"].append(place(made.items, row.item, K))
-                places["item_knn"].append(place(base.neighbours(row.user, hidden, K), row.item, K))
-                places["markov"].append(place(base.markov(row.user, hidden, K), row.item, K))
-                best = max(tuning, key=lambda h: tuning[h])
-                places["popular"].append(place(base.popular(hidden, best, K), row.item, K))
-                recent = tuple(base.items.names[r] for r in base.history[row.user][-50:])
-                own = frozenset(base.items.names[r] for r in hidden)
-                old = answer(frozen.view, Ask("", K, recent, own), Scored(), 0.0, rng)
-                places["frozen"].append(place(old.items, row.item, K))
+                old = product.ask_copy(frozen, row.user, K, then.names(n) if then else None)
+                lists = {"product": made.items, "frozen": old.items, **base.lists(row.user, hidden, K)}
+                for name, items in lists.items():
+                    places[name].append(place(items, row.item, K))
                 candidate = made.candidates.index(row.item) if row.item in made.candidates else -1
-                union += candidate >= 0
+                union, candidates = union + (candidate >= 0), candidates + len(made.candidates)
                 for source, name in enumerate(SOURCES):
-                    places[name].append(int(made.ranks[candidate, source]) if candidate >= 0 else K)
-            elif n < warm and n > warm // 2:
-                for half_life in tuning:
-                    tuning[half_life] += row.item in base.popular(hidden, half_life, 10)
+                    places[name].append(int(made.ranks[candidate, source]) if candidate >= 0 else ABSENT)
+            elif warm // 2 < n < warm:
+                base.tune(hidden, row.item)
             told(n, made.items)
             product.show(row.user, made, row.at, deep.trainings if deep else 0)
         began = time.process_time()
@@ -123,12 +119,12 @@ def run(
         if n % 2_000 == 0:
             progress(n, len(stream))
     of = np.array(users)
-    table = {name: np.minimum(np.array(values), K) for name, values in places.items()}
+    table = {name: np.array(values) for name, values in places.items()}
     sources = {name: metrics(table[name])["hr10"] for name in SOURCES if name != "ranker"}
     rivals = {name: metrics(table[name]) for name in COMPARED[1:]}
     hit = {name: (values < 10).astype(float) for name, values in table.items()}
     tenths = min(TENTHS, len(users))
-    best_rival = max(COMPARED[1:-1], key=lambda name: rivals[name]["hr10"])
+    best_rival = max(NAMES, key=lambda name: rivals[name]["hr10"])
     best_source = max(sources, key=lambda name: sources[name])
     return {
         **metrics(table["product"]),
@@ -136,18 +132,20 @@ def run(
         "ci95_ndcg20": interval(ndcg(table["product"], 20), of, seed),
         "asks": len(users),
         "baselines": rivals,
-        "half_life": HALF_LIVES[max(tuning, key=lambda h: tuning[h])],
+        "half_life": HALF_LIVES[base.best()],
         "over_best_baseline": [best_rival, *interval(hit["product"] - hit[best_rival], of, seed)],
         "over_best_source": [best_source, *interval(hit["product"] - hit[best_source], of, seed)],
         "over_frozen": interval(hit["product"] - hit["frozen"], of, seed),
         "hr10_by_tenth": {name: [round(float(part.mean()), 4) for part in np.array_split(hit[name], tenths)] for name in COMPARED},
         "sources": sources,
         "ranker": metrics(table["ranker"]),
-        "ceiling": round(union / max(len(users), 1), 4),
+        "recall": {name: round(float((table[name] != ABSENT).mean()), 4) for name in sources},
+        "candidates": round(candidates / len(users)),
+        "ceiling": round(union / len(users), 4),
         "leads": SOURCES[product.view.shared.order[0]],
         "hides_what_was_had": product.view.shared.once,
         "us_per_event": round(learning / len(stream) * 1e6, 1),
-        "us_per_list": round(listing / max(lists, 1) * 1e6),
+        "us_per_list": round(listing / max(listed, 1) * 1e6),
         "deep": {"trainings": deep.trainings, "s_each": round(deep.seconds / max(deep.trainings, 1), 1)} if deep else None,
         "seed": seed,
     }
@@ -161,18 +159,20 @@ def main() -> None:
     parser.add_argument("--shown", type=float, default=SHOWN, help="share of all events before which a list is shown (one in seven)")
     parser.add_argument("--no-repeats", action="store_true", help="without events that only repeat the item which their user had last")
     parser.add_argument("--events", type=int, help="only the first so many")
-    parser.add_argument("--deep", action="store_true", help="with the sequence model")
+    parser.add_argument("--deep", action=argparse.BooleanOptionalAction, default=True, help="with the sequence model, as users have it")
     parser.add_argument("--kept", type=Path, help="folder for what its trainings end with, or ended with")
     parser.add_argument("--train-only", action="store_true", help="into that folder, and no more")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw HR@10 in each tenth of the asks (SVG)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    if args.train_only and not args.kept:
+    if args.train_only and not (args.kept and args.deep):
         parser.error("--train-only needs --kept: a folder for what the trainings end with")
+    if args.asks < 1:
+        parser.error(f"--asks {args.asks}: at least one")
     if not 0 <= args.shown <= 1:
         parser.error(f"--shown {args.shown:g}: a share of all events, from 0 to 1")
-    progress, config = Progress("events"), Training(seed=args.seed) if args.deep or args.train_only else None
+    progress, config = Progress("events"), Training(seed=args.seed) if args.deep else None
     try:
         stream = rows(args.data, args.seed)[: args.events]
         if args.no_repeats:
@@ -180,7 +180,9 @@ def main() -> None:
         if config and args.train_only:
             Deep(stream, (), config, by_volume(len(stream), Policy()), args.kept, progress=progress).finish()
             return
-        figures = run(stream, args.asks, args.seed, config, args.kept, progress, args.warm, shows=args.shown)
+        with tempfile.TemporaryDirectory(prefix="headrace-p1-") as folder:  # what the frozen copy was trained with is not trained twice
+            kept = args.kept or Path(folder)
+            figures = run(stream, args.asks, args.seed, config, kept, progress, args.warm, shows=args.shown)
     except ValueError as error:
         parser.error(str(error))
     print(file=sys.stderr)

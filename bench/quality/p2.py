@@ -4,35 +4,37 @@
 
 Users of the file are sessions; a column `period` cuts the stream, or else each day is one. Asked are N events of each period after the
 first: the next item of a session that has begun, if the item was there in an earlier period. N more lists of each period are shown, so
-that the ranker has something to learn from. Reported are R@20 and MRR@20, means of the periods: `hybrid` is the product, online and
+that the ranker has something to learn from. Reported are R@20 and MRR@20, means of the periods, in %: `hybrid` is the product, online and
 deep, the model trained whenever the product's policy asks for it; `online` the product without a model; `fine_tuned` and `frozen` that
 model alone, and as it was after the first period; `joint` (with --joint: hours on a CPU) one that is trained anew on everything after
-each period; `targets`: how many next items each of these has learned, as often as it did. Beside them item-to-item neighbours and a
-Markov chain, online. `--kept`: a folder for what the trainings end with; a run that was cut off goes on from there, and one with
-`--train-only` may come before it, on another machine.
+each period; `targets`: how many next items each of these has learned, as often as it did. Beside them popularity (of five half-lives the
+best in the first period), item-to-item neighbours and a Markov chain, online, and `frozen_hybrid`, the product with its model as both were
+after the first period, told the user's history as it is. `hr10` to `baselines` are of all asks, as P1 has them. `--kept`: a folder for
+what the trainings end with; a run that was cut off goes on from there, and one with `--train-only` may come before it, elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from bench.quality.baselines import Baselines
+from bench.quality.baselines import NAMES, Baselines
 from bench.quality.curves import draw
 from bench.quality.deep import Deep, by_volume
-from bench.quality.product import Product
+from bench.quality.product import Copy, Product
 from bench.quality.progress import Progress
 from feedback.policy import Policy
-from infra.interactions import Row
-from learners.evaluation import interval, place
+from infra.interactions import Row, labelled
+from learners.evaluation import interval, metrics, place
+from learners.popularity import HALF_LIVES
 from learners.training import Training
 
 K = 20
@@ -44,27 +46,26 @@ class Event(NamedTuple):
     period: int
 
 
-def events(file: Path) -> list[Event]:
-    """The file's interactions, in its order. Raises ValueError where a column is missing or no number."""
-    if not file.is_file():
-        raise ValueError(f"{file} is no file")
-    out: list[Event] = []
-    with gzip.open(file, "rt", newline="") if file.suffix == ".gz" else file.open(newline="") as lines:
-        for number, fields in enumerate(csv.DictReader(lines), 2):
-            try:
-                at = float(fields["timestamp"])
-                period = int(fields["period"]) if "period" in fields else int(at // 86_400)
-                out.append(Event(Row(fields["user"], fields["item"], None, at), period))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{file}, line {number}: {error!r}; wanted are user, item, timestamp, and period if there is one"
-                ) from None
+def events(file: Path, seed: int) -> list[Event]:
+    """The file's interactions by time, periods counted from 0. Raises ValueError where they do not follow each other."""
+    numbers, out = dict[str, int](), list[Event]()
+    for row, label in labelled(file, "period", seed):
+        label = label or str(int(row.at // 86_400))
+        period = numbers.setdefault(label, len(numbers))
+        if period < len(numbers) - 1:
+            raise ValueError(f"{file}: at time {row.at:g} period {label!r} begins again; periods follow each other")
+        out.append(Event(row, period))
     return out
+
+
+def reciprocal(ranks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """float64[n]: 1 / rank, from 1, within the first 20."""
+    return np.where(ranks < K, 1 / (ranks + 1.0), 0.0)
 
 
 def recall(places: list[int]) -> dict[str, float]:
     ranks = np.array(places)
-    return {"r20": float((ranks < K).mean()), "mrr20": float(np.where(ranks < K, 1 / (ranks + 1.0), 0).mean())}
+    return {"r20": float((ranks < K).mean()), "mrr20": float(reciprocal(ranks).mean())}
 
 
 def chosen(stream: list[Event], asks: int, seed: int) -> tuple[set[int], set[int]]:
@@ -96,13 +97,14 @@ def models(
     progress: Any,
     policy: Policy = POLICY,
 ) -> dict[str, Deep]:
-    """The model as the product keeps it, as it was when the second period began, and one trained anew for each period."""
+    """The model as the product keeps it, as it was when the second period began, if there was one, and one trained anew for each period."""
     rows, cuts = [event.row for event in stream], by_volume(len(stream), policy)
     starts = [n for n in range(1, len(stream)) if stream[n].period != stream[n - 1].period]
     if not starts:
         raise ValueError("one period only: it is learned, and the next one asked")
     out = {"fine_tuned": Deep(rows, shown, config, cuts, kept, progress=progress)}
-    out["frozen"] = Deep(rows, asked, config, [cut for cut in cuts if cut <= starts[0]], kept, "frozen", progress=progress)
+    if first := [cut for cut in cuts if cut <= starts[0]]:
+        out["frozen"] = Deep(rows, asked, config, first, kept, "frozen", progress=progress)
     if joint:
         out["joint"] = Deep(rows, asked, config, starts, kept and kept / "joint", anew=True, progress=progress)
     return out
@@ -116,13 +118,14 @@ def run(
     """The figures of one stream, or of its first `periods`: asked and trained as for all of them."""
     seed = config.seed
     asked, shown = chosen(stream, asks, seed)
-    hybrid, online, base = Product(seed), Product(seed), Baselines()
     deep = models(stream, asked, shown, config, joint, kept, progress, policy)
-    names = ("hybrid", "online", *deep, "item_knn", "markov")
+    hybrid, online, base, then = Product(seed), Product(seed), Baselines(), Copy(sum(period == 0 for _, period in stream))
+    hybrid.copies = [then]
+    names = ("hybrid", "online", *deep, *NAMES, "frozen_hybrid")
     places: dict[str, dict[int, list[int]]] = {name: {} for name in names}
     users: list[str] = []
     listing, learning = 0.0, 0.0
-    end = sum(period < stream[0].period + (periods or len(stream)) for _, period in stream)
+    end = sum(periods is None or period < periods for _, period in stream)
     for n, (row, period) in enumerate(stream[:end]):
         if n in shown:
             named = deep["fine_tuned"].names(n)
@@ -130,19 +133,23 @@ def run(
             made = hybrid.ask(row.user, K, named)
             listing += time.process_time() - began
             alone = online.ask(row.user, K)
+            hidden = set(base.history[row.user]) if hybrid.view.shared.once else set()
+            if n in asked:
+                own = {base.items.names[item] for item in hidden}
+                lists = {
+                    "hybrid": made.items,
+                    "online": alone.items,
+                    **{name: [item for item in model.names(n).items if item not in own] for name, model in deep.items()},
+                    **base.lists(row.user, hidden, K),
+                    "frozen_hybrid": hybrid.ask_copy(then, row.user, K, deep["frozen"].names(n) if "frozen" in deep else None).items,
+                }
+                for name in names:
+                    places[name].setdefault(period, []).append(place(lists[name], row.item, K))
+                users.append(row.user)
+            elif not period:
+                base.tune(hidden, row.item)
             hybrid.show(row.user, made, row.at, deep["fine_tuned"].trainings)
             online.show(row.user, alone, row.at)
-        if n in asked:
-            lists = {
-                "hybrid": made.items,
-                "online": alone.items,
-                **{name: model.names(n).items for name, model in deep.items()},
-                "item_knn": base.neighbours(row.user, (), K),
-                "markov": base.markov(row.user, (), K),
-            }
-            for name in names:
-                places[name].setdefault(period, []).append(place(lists[name], row.item, K))
-            users.append(row.user)
         began = time.process_time()
         hybrid.learn(row)
         learning += time.process_time() - began
@@ -151,19 +158,25 @@ def run(
         if n % 2_000 == 0:
             progress(n, end)
     figures = {name: {p: recall(of) for p, of in by.items()} for name, by in places.items()}
-    hit = np.array([place < K for by in places["hybrid"].values() for place in by], float)
+    all_of = {name: np.array([place for of in by.values() for place in of]) for name, by in places.items()}
+    of = np.array(users)
     return {
+        **metrics(all_of["hybrid"]),
+        "ci95": interval((all_of["hybrid"] < 10).astype(float), of, seed),
+        "baselines": {name: metrics(all_of[name]) for name in (*NAMES, "frozen_hybrid")},
         **{
             name: {key: round(float(np.mean([f[key] for f in of.values()])) * 100, 2) for key in ("r20", "mrr20")}
             for name, of in figures.items()
         },
-        "by_period": {name: {p: f["r20"] for p, f in of.items()} for name, of in figures.items()},
-        "ci95_r20": [round(100 * bound, 2) for bound in interval(hit, np.array(users), seed)],
+        "by_period": {name: {p: round(f["r20"], 4) for p, f in of.items()} for name, of in figures.items()},
+        "ci95_r20": [round(100 * bound, 2) for bound in interval((all_of["hybrid"] < K).astype(float), of, seed)],
+        "ci95_mrr20": [round(100 * bound, 2) for bound in interval(reciprocal(all_of["hybrid"]), of, seed)],
         "asks": len(users),
         "periods": len(figures["hybrid"]),
         "trainings": deep["fine_tuned"].trainings,
         "training_s": round(deep["fine_tuned"].seconds, 1),
         "targets": {name: model.targets() for name, model in deep.items()},
+        "half_life": HALF_LIVES[base.best()],
         "us_per_event": round(learning / end * 1e6, 1),
         "us_per_list": round(listing / max(sum(n < end for n in shown), 1) * 1e6),
         "seed": seed,
@@ -186,13 +199,14 @@ def main() -> None:
         parser.error("--train-only needs --kept: a folder for what the trainings end with")
     progress, config = Progress("events"), Training(seed=args.seed)
     try:
-        stream = events(args.data)
+        stream = events(args.data, args.seed)
         if args.train_only:
             for name, model in models(stream, set(), set(), config, args.joint, args.kept, progress).items():
                 if name != "frozen":  # its trainings are among the first one's
                     model.finish()
             return
-        figures = run(stream, args.asks, config, args.joint, args.kept, progress, periods=args.periods)
+        with tempfile.TemporaryDirectory(prefix="headrace-p2-") as folder:  # what the frozen one was trained with is not trained twice
+            figures = run(stream, args.asks, config, args.joint, args.kept or Path(folder), progress, periods=args.periods)
     except ValueError as error:
         parser.error(str(error))
     print(file=sys.stderr)

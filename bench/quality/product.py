@@ -26,6 +26,7 @@ class Copy:
     def __init__(self, start: int, every: int | None = None) -> None:
         self.view, self._start, self._every = View(Online(1, 1)), start, every
         self.waiting: dict[bytes, bytes | None] = {}
+        self._rng = np.random.default_rng(start)
 
     def due(self, learned: int) -> bool:
         """Does it take over after so many events?"""
@@ -34,6 +35,16 @@ class Copy:
     def over(self, learned: int) -> bool:
         """Will it take over no more?"""
         return self._every is None and learned > self._start
+
+    def ask(self, user: str, profile: bytes | None, now: float, k: int, deep: Scored) -> Answer:
+        """What it answers the user whose `profile` it is told as it is `now`, and forgets again: all else is as it was taken over."""
+        profiles, self.view.watermark = self.view.online.profiles, now
+        own = profiles.dump(user)
+        profiles.load(0, user, profile)
+        try:
+            return answer(self.view, Ask(user, k), deep, 0.0, self._rng)
+        finally:
+            profiles.load(0, user, own)
 
 
 class Product:
@@ -85,6 +96,10 @@ class Product:
 
     def ask(self, user: str, k: int, deep: Scored | None = None) -> Answer:
         return answer(self.view, Ask(user, k), deep or Scored(), 0.0, self._rng)
+
+    def ask_copy(self, copy: Copy, user: str, k: int, deep: Scored | None = None) -> Answer:
+        """The same of one of its copies, with the user's own history as it is."""
+        return copy.ask(user, self.fold.online.profiles.dump(user), self.view.watermark, k, deep or Scored())
 
     def show(self, user: str, made: Answer, at: float, version: int = 0) -> None:
         """The answer was shown: its impression goes to the fold, which judges it by the user's next choice."""

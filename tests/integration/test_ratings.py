@@ -16,8 +16,8 @@ def test_a_learner_in_the_fold_of_a_worker_has_the_digits_it_has_in_process() ->
         pytest.skip(reason)
     rng = Random(1)
     stream = [Row(f"u{rng.randrange(200)}", f"i{rng.randrange(300)}", float(rng.randint(1, 5)), 1e9 + n) for n in range(3_000)]
-    found = p4.run(stream)
-    assert found["equal"] and found["ratings"] == 3_000
+    found = p4.run(stream, 1)
+    assert found["equal"] and found["asks"] == 3_000 and found["ci95"][0] < found["worker"]["mae"] < found["ci95"][1]
     one, other = p4.Ratings(), p4.Ratings()
     for row in stream:
         one.learn_one(row.user, row.item, row.value or 0.0)

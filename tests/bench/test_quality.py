@@ -49,11 +49,11 @@ def test_what_can_be_known_is_found_and_each_event_is_scored_before_it_is_learne
 
 
 def test_labels_without_meaning_are_worth_no_more_than_popularity() -> None:
-    stream = sessions(3_000)
+    stream = sessions(8_000)
     items = [row.item for row in stream]
     Random(2).shuffle(items)
-    found = run([row._replace(item=item) for row, item in zip(stream, items, strict=True)], 400, 1)
-    assert found["hr10"] < found["baselines"]["popular"]["hr10"] + 0.1
+    found = run([row._replace(item=item) for row, item in zip(stream, items, strict=True)], 3_000, 1)
+    assert found["hr10"] < found["baselines"]["popular"]["hr10"] + 0.03 < 0.25
 
 
 def test_the_baselines_count_what_they_say() -> None:
@@ -195,12 +195,14 @@ def test_asked_are_only_items_of_earlier_periods_in_sessions_that_have_begun() -
 
 @pytest.mark.parametrize("case", json.loads((GOLDEN / "ranx.json").read_text()), ids=lambda case: f"{len(case['places'])} questions")
 def test_the_metrics_are_those_of_ranx(case: dict[str, Any]) -> None:
-    """What ranx 0.3.21 said (`evaluate(Qrels, Run, ["hit_rate@10", "ndcg@10", "mrr@10", "hit_rate@20"])`; it compiles for a minute) of
+    """What ranx 0.3.21 said (`evaluate(Qrels, Run, ["hit_rate@10", "ndcg@10", "mrr@10", "hit_rate@20", …])`; it compiles for a minute) of
     questions with one right item each, which stands at these places of lists of 30, or nowhere.
     """
-    ours = metrics(np.array(case["places"]))
-    theirs = [case[name] for name in ("hit_rate@10", "ndcg@10", "mrr@10", "hit_rate@20")]
-    assert [ours[name] for name in ("hr10", "ndcg10", "mrr10", "hr20")] == pytest.approx(theirs, abs=6e-5)  # rounded to four places
+    places = np.array(case["places"])
+    ours = {**metrics(places), "mrr20": p2.reciprocal(places).mean()}
+    theirs = [case[name] for name in ("hit_rate@10", "ndcg@10", "mrr@10", "hit_rate@20", "ndcg@20", "mrr@20")]
+    found = [ours[name] for name in ("hr10", "ndcg10", "mrr10", "hr20", "ndcg20", "mrr20")]
+    assert found == pytest.approx(theirs, abs=6e-5)  # rounded to four places
 
 
 def test_the_order_inside_an_invoice_does_not_leak() -> None:

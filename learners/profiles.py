@@ -190,7 +190,8 @@ class Profiles:
         return [user for place, user in enumerate(self._of[0]) if place in places]
 
     def dump(self, user: str) -> bytes | None:
-        return self._of[0].get(user)
+        place = self._found(user)
+        return place[1] if place else None
 
     def load(self, partition: int, user: str, value: bytes | None) -> None:
         """Take a dumped record over; None forgets the user."""

@@ -75,7 +75,7 @@ def chosen(stream: list[Row], asks: int, seed: int, warm: float = WARM, shows: f
 def run(
     stream: list[Row], asks: int, seed: int, config: Training | None = None, kept: Path | None = None,
     progress: Any = lambda done, all, now="": None, share: float = WARM,
-    told: Callable[[int, list[str]], None] = lambda n, items: None, shows: float = SHOWN,
+    told: Callable[[int, list[str]], None] = lambda n, items: None, shows: float = SHOWN, partitions: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
     """The figures of one stream; `config`: with the deep model; `share` of the stream is warm-up, `shows` as for `chosen`.
 
@@ -86,7 +86,7 @@ def run(
     cuts = by_volume(len(stream), Policy())
     deep = Deep(stream, shown, config, cuts, kept, progress=progress) if config else None
     then = Deep(stream, asked, config, [cut for cut in cuts if cut <= warm], kept, "frozen", progress=progress) if config else None
-    product, base, frozen = Product(seed), Baselines(), Copy(warm)
+    product, base, frozen = Product(seed, partitions), Baselines(), Copy(warm, partitions=partitions)
     product.copies = [frozen]
     places: dict[str, list[int]] = {name: [] for name in (*COMPARED, *SOURCES)}
     users: list[str] = []
@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--asks", type=int, default=6_000)
     parser.add_argument("--warm", type=float, default=WARM, help="share of the stream that is learned before the first ask (0.2)")
     parser.add_argument("--shown", type=float, default=SHOWN, help="share of all events before which a list is shown (one in seven)")
+    parser.add_argument("--partitions", type=int, default=1, help="of the state, each with its own users, as in a cluster (1)")
     parser.add_argument("--no-repeats", action="store_true", help="without events that only repeat the item which their user had last")
     parser.add_argument("--events", type=int, help="only the first so many")
     parser.add_argument("--deep", action=argparse.BooleanOptionalAction, default=True, help="with the sequence model, as users have it")
@@ -168,8 +169,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.train_only and not (args.kept and args.deep):
         parser.error("--train-only needs --kept: a folder for what the trainings end with")
-    if args.asks < 1:
-        parser.error(f"--asks {args.asks}: at least one")
+    if min(args.asks, args.partitions) < 1:
+        parser.error(f"--asks {args.asks}, --partitions {args.partitions}: at least one of each")
     if not 0 <= args.shown <= 1:
         parser.error(f"--shown {args.shown:g}: a share of all events, from 0 to 1")
     progress, config = Progress("events"), Training(seed=args.seed) if args.deep else None
@@ -182,7 +183,7 @@ def main() -> None:
             return
         with tempfile.TemporaryDirectory(prefix="headrace-p1-") as folder:  # what the frozen copy was trained with is not trained twice
             kept = args.kept or Path(folder)
-            figures = run(stream, args.asks, args.seed, config, kept, progress, args.warm, shows=args.shown)
+            figures = run(stream, args.asks, args.seed, config, kept, progress, args.warm, shows=args.shown, partitions=args.partitions)
     except ValueError as error:
         parser.error(str(error))
     print(file=sys.stderr)

@@ -77,7 +77,8 @@ def run(stream: list[Row], asks: int, seed: int, progress: Any = lambda done, al
     asked, shown = p1.chosen(stream, asks, seed)
     theirs = asyncio.run(served(stream, shown, progress))
     ours = dict[int, list[str]]()
-    in_process = p1.run(stream, asks, seed, progress=progress, told=lambda n, items: ours.update({n: items}))
+    partitions = Settings().kafka.partitions
+    in_process = p1.run(stream, asks, seed, progress=progress, told=lambda n, items: ours.update({n: items}), partitions=partitions)
     order = sorted(asked)
     users = np.array([stream[n].user for n in order])
     places = {

@@ -36,6 +36,7 @@ def sessions(n: int, seed: int = 1) -> list[Row]:
 
 def test_what_can_be_known_is_found_and_each_event_is_scored_before_it_is_learned() -> None:
     found = run(sessions(3_000), 300, 1)
+    assert run(sessions(3_000), 300, 1, partitions=3)["hr10"] > 0.9
     assert found["hr10"] > 0.9 and found["baselines"]["markov"]["hr10"] > 0.9 and found["baselines"]["popular"]["hr10"] < 0.4
     assert found["asks"] == 300 and found["ceiling"] >= max(found["hr10"], *found["recall"].values()) and found["candidates"] <= 60
     assert found.keys() >= KEYS and found["baselines"]["frozen"]["hr10"] > 0.9, (
@@ -72,15 +73,16 @@ def test_of_all_events_the_share_that_is_wanted_is_shown_and_all_that_is_asked()
         assert len(asked) == 50 and asked <= shown and 0 <= len(shown) - shows * len(stream) <= 50
 
 
-def test_a_copy_is_told_a_history_and_forgets_it() -> None:
-    product, frozen = Product(1), Copy(300)
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_copy_is_told_a_history_and_forgets_it(partitions: int) -> None:
+    product, frozen = Product(1, partitions), Copy(300, partitions=partitions)
     product.copies = [frozen]
     stream = sessions(600)
     for row in stream:
         product.learn(row)
     user = stream[-1].user
     own, next_item = frozen.view.online.profiles.dump(user), f"i{(int(stream[-1].item[1:]) + 1) % 60}"
-    assert product.fold.online.profiles.dump(user) != own
+    assert product.view.online.profiles.dump(user) != own
     assert next_item in product.ask_copy(frozen, user, 10).items
     assert frozen.view.online.profiles.dump(user) == own
     assert product.ask_copy(frozen, "nobody", 3).items and frozen.view.online.profiles.dump("nobody") is None

@@ -172,6 +172,10 @@ class Training:
     def stage(self, request: str) -> str | None:
         return control.releases(self.cluster.kafka)[0].requests.get(request)
 
+    def why(self, request: str) -> list[str]:
+        """What was said of it."""
+        return [record.reason for record in control.releases(self.cluster.kafka)[1] if record.request == request and record.reason]
+
     def finish(self, request: str) -> str:
         """A trainer without a failpoint takes the request up and ends it; returns the last stage."""
         with self.trainer() as trainer:
@@ -229,7 +233,7 @@ def test_a_trainer_killed_at_a_failpoint_publishes_nothing_by_halves(training: T
     if name in AFTER:
         killed(training.trainer(HEADRACE_FAILPOINT=AFTER[name]), name)
     killed(training.trainer(HEADRACE_FAILPOINT=name), name)
-    assert training.finish(request) == "live"
+    assert training.finish(request) == "live", training.why(request)
     training.check(name)
 
 

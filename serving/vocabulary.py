@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learners.choices import BITS, NUMBER
+from learners.choices import BITS, NUMBER, gap
 from learners.compiled import compiled
 from learners.histories import LENGTH
 from learners.items import Items
+from learners.online import Online
 from learners.profiles import RECENT
 from serving.bundle import verify
 
@@ -66,6 +67,17 @@ class Places:
                     self._rows[known] = row
                 self._known[row] = known
         return self._rows, self._known
+
+
+def histories_of(online: Online, users: Sequence[str], now: float, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int64[users, 2, LENGTH]: what the model reads of each at that time (Unix s); nothing of somebody unknown, or of "".
+
+    `known`: the vocabulary's rows by those of the state (`Places`).
+    """
+    heads = [online.profiles.head(user) if user else None for user in users]
+    places = np.array([head.place if head else (-1, -1) for head in heads])
+    pauses = np.array([gap(now - head.last) + 1 if head else 0 for head in heads])
+    return np.asarray(read(places, pauses, known, *online.profiles.tables(), online.items.table))
 
 
 @compiled

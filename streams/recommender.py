@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import KafkaError, Message, Producer
 
-from learners.choices import gap
 from learners.compiled import compiled
 from learners.histories import ITEMS
 from learners.online import Online
@@ -27,7 +26,7 @@ from serving.bundle import LOADING, digest, folder_of
 from serving.deep import Deep
 from serving.recommend import Answer, Ask, Scored, View, answer
 from serving.release import Releases
-from serving.vocabulary import encoded, read
+from serving.vocabulary import encoded, histories_of
 from streams import topics
 from streams.kafka import Kafka
 from streams.replica import Replica
@@ -197,13 +196,9 @@ class Recommender:
     def _histories(self, model: Deep, requests: Sequence[Request]) -> npt.NDArray[np.int64]:
         """What the model reads of each (`learners.histories`)."""
         view = self.replica.view
-        online = view.online
         with self.replica.lock:
-            heads = [None if request.recent else online.profiles.head(request.user) for request in requests]
-            places = np.array([head.place if head else (-1, -1) for head in heads])
-            pauses = np.array([gap(view.watermark - head.last) + 1 if head else 0 for head in heads])
-            _, known = model.places()
-            out = np.asarray(read(places, pauses, known, *online.profiles.tables(), online.items.table))
+            users = ["" if request.recent else request.user for request in requests]
+            out = histories_of(view.online, users, view.watermark, model.places()[1])
         for place, request in enumerate(requests):
             if request.recent:
                 out[place] = encoded(model.vocabulary.named(request.recent))
@@ -265,7 +260,7 @@ def rehearse() -> None:
     view = View(Online())
     made = answer(view, Ask("", 1), Scored(), 0.0, np.random.default_rng(0))
     impression(made, "", "", 0.0, 0, 0, 0)
-    read(np.array([(-1, -1)]), np.zeros(1, np.int64), np.zeros(1, np.int64), *view.online.profiles.tables(), view.online.items.table)
+    histories_of(view.online, [""], 0.0, np.zeros(1, np.int64))
 
 
 def impression(

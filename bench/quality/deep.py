@@ -162,15 +162,7 @@ class Deep:
 
     def _answered(self, asked: npt.NDArray[np.int64], model: SequenceModel) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows and scores of the best items at each event of `asked`, zeros where nothing of the past is known."""
-        known, read = len(model.table.weight) - 1, np.zeros((len(asked), 2, LENGTH), np.int64)
-        for place, n in enumerate(asked.tolist()):
-            past, before, until = list[tuple[int, float]](), int(self._before[n]), self._now[n - 1]
-            while before >= 0 and len(past) < LENGTH:
-                past.append((int(self._rows[before]), until - self._at[before]))
-                before, until = int(self._before[before]), self._at[before]
-            row, seconds = np.array(past[::-1], np.float64).reshape(-1, 2).T
-            history = np.stack([row, pauses(seconds)])[:, row <= known]
-            read[place, :, LENGTH - history.shape[1] :] = history
+        read = self.histories(asked, len(model.table.weight) - 1)
         rows, scores = [np.zeros((0, TOP), np.int64)], [np.zeros((0, TOP), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(read), ASKED):
@@ -179,6 +171,19 @@ class Deep:
                 scores.append(np.pad(values.numpy(), ((0, 0), (0, TOP - best.shape[1]))))
         some = read[:, ITEMS].max(1, initial=0)[:, None] > 0
         return np.where(some, np.concatenate(rows), 0).astype(np.int32), np.concatenate(scores)
+
+    def histories(self, asked: npt.NDArray[np.int64], known: int) -> npt.NDArray[np.int64]:
+        """int64[n, 2, LENGTH]: what a model that knows the first `known` items reads at each event of `asked` (`learners.histories`)."""
+        read = np.zeros((len(asked), 2, LENGTH), np.int64)
+        for place, n in enumerate(asked.tolist()):
+            past, before, until = list[tuple[int, float]](), int(self._before[n]), self._now[n - 1]
+            while before >= 0 and len(past) < LENGTH:
+                past.append((int(self._rows[before]), until - self._at[before]))
+                before, until = int(self._before[before]), self._at[before]
+            row, seconds = np.array(past[::-1], np.float64).reshape(-1, 2).T
+            history = np.stack([row, pauses(seconds)])[:, row <= known]
+            read[place, :, LENGTH - history.shape[1] :] = history
+        return read
 
 
 def _sum(*parts: npt.NDArray[Any]) -> str:

@@ -18,7 +18,9 @@ from bench.quality.product import Copy, Product
 from feedback.policy import Policy
 from infra.interactions import Row, rows
 from learners.evaluation import metrics
+from learners.histories import ITEMS
 from learners.training import Training
+from serving.vocabulary import histories_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = {"hr10", "ndcg10", "ci95", "asks", "baselines", "us_per_event", "us_per_list", "seed"}  # that each protocol reports
@@ -167,6 +169,24 @@ def test_a_run_goes_on_from_the_trainings_that_are_kept_and_refuses_those_of_ano
     for asked_now, other_stream in ((range(500, 900, 8), stream), (asked, sessions(900, 2)), (asked, others)):
         with pytest.raises(ValueError, match=r"400-answers\.npz is of another stream"):
             Deep(other_stream, asked_now, config, cuts, tmp_path).train(900)
+
+
+def test_the_model_reads_what_it_reads_where_it_serves() -> None:
+    """What the harness makes of a stream, and what an answer makes of the online state, to the last bit."""
+    rng, stream = Random(4), sessions(1_500)
+    stream = [row._replace(at=at) for row, at in zip(stream, sorted(1e9 + rng.expovariate(1e-5) for _ in stream), strict=True)]
+    product, asked, known = Product(1, 2), np.arange(600, 1_500, 3), 50
+    deep = Deep(stream, (), Training(), [])
+    wanted, first = deep.histories(asked, known), {row.item: n for n, row in reversed(list(enumerate(stream)))}
+    rows = {item: n for n, item in enumerate(sorted(first, key=lambda item: first[item]), 1)}
+    for n, row in enumerate(stream):
+        if n in asked:
+            items = product.view.online.items.names
+            of = np.array([rows[item] if rows[item] <= known else 0 for item in items])
+            found = histories_of(product.view.online, [row.user], product.view.watermark, of)
+            assert (found[0] == wanted[(n - 600) // 3]).all(), n
+        product.learn(row)
+    assert (wanted[:, ITEMS] > 0).sum() > 2_000
 
 
 def test_without_repeats_a_user_never_has_an_item_twice_in_a_row() -> None:

@@ -3,9 +3,10 @@
     python -m bench.quality.p5 --data FILE [--asks N] [--seed S] [--plot FILE.svg] [--json]
 
 Asked are N events as in P1. One model learns every event; its copies have it as it was at their last take-over: at each event, every
-1,000, 10,000, 50,000, or never, counted from the first fifth. All of them are told the user's own history as it is: what differs is the
-model. No sequence model here. Beside it, on the same asks, popularity, neighbours and Markov, online. The slope is that of HR@10 over
-log10 of the interval, on the same asks (`never` is not in it); 95 % intervals by a bootstrap over users.
+1,000, 10,000, 50,000 (as far as the stream is longer), or never, counted from the first fifth. All of them are told the user's own
+history as it is: what differs is the model. No sequence model here. Beside it, on the same asks, popularity, neighbours and Markov,
+online. The slope is that of HR@10 over log10 of the interval, on the same asks (`never` is not in it); 95 % intervals by a bootstrap over
+users.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ def run(stream: list[Row], asks: int, seed: int, every: tuple[int, ...] = EVERY,
     """The figures of one stream."""
     asked, shown = chosen(stream, asks, seed)
     product, base, warm = Product(seed), Baselines(), int(len(stream) * WARM)
+    every = tuple(n for n in every if n < len(stream) - warm)
+    if len(every) < 2:
+        raise ValueError(f"{len(stream)} events are too few: no copy would take over anything")
     copies = {str(n): Copy(warm, n) for n in every if n > 1} | {"never": Copy(warm)}
     product.copies = list(copies.values())
     places: dict[str, list[int]] = {name: [] for name in ("1", *copies, *NAMES)}

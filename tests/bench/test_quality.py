@@ -201,7 +201,7 @@ def test_trainings_come_as_often_as_the_policy_asks() -> None:
 def test_a_model_that_is_never_brought_up_to_date_is_worth_less_and_a_copy_takes_over_when_it_says() -> None:
     stream = sessions(4_000)
     moved = [row._replace(item=f"new{row.item}") if n > 2_000 else row for n, row in enumerate(stream)]
-    found = p5.run(moved, 400, 1, every=(1, 200, 1_000))
+    found = p5.run(moved, 400, 1, every=(1, 200, 1_000, 50_000))
     rates = {name: figures["hr10"] for name, figures in found["every"].items()}
     assert list(rates) == ["1", "200", "1000", "never"] and found["monotone"] and found.keys() >= KEYS
     assert rates["1"] > rates["1000"] > rates["never"] and found["below_fresh"]["never"][0] > 0 > found["slope"][2]

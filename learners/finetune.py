@@ -133,11 +133,11 @@ def steps(lengths: torch.Tensor, targets: torch.Tensor, n: int, generator: torch
 
 
 def scorer(model: SequenceModel) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]:
-    """The model as a function of arrays: int64 [n, 2, LENGTH] -> float32 [n, items + 1].
+    """The model as a function of arrays, as it is asked where it serves, without dropout: int64 [n, 2, LENGTH] -> float32 [n, items + 1].
 
     Rows that came after its vocabulary are padding to it: a live model is judged by questions about new items, too.
     """
-    known = model.table.num_embeddings
+    known = model.eval().table.num_embeddings
 
     def scores(histories: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():

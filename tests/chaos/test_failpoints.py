@@ -154,7 +154,7 @@ class Training:
         settings = Settings(kafka=cluster.kafka, triton=Triton(self.server.url, self.server.repository), signing=Signing(key, new_key(key)))
         self.environment = {
             **os.environ, **settings.environment(), "HEADRACE_ROLLOUT__DEADLINE_S": "1", "HEADRACE_ROLLOUT__KEEP": "2",
-            "HEADRACE_TRAINING__FINE_EPOCHS": "1", "HEADRACE_TRAINING__FINE_LEARNING_RATE": "1e-7",  # nothing new to learn: the same lists
+            "HEADRACE_TRAINING__FINE_EPOCHS": "1", "HEADRACE_TRAINING__FINE_LEARNING_RATE": "1e-5",  # there is nothing new to learn
             "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         self.seeds = count(1)  # nothing new is learned, and weights that a version had, one rolled back perhaps, are refused

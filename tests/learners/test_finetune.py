@@ -139,6 +139,15 @@ def test_progress_may_stop_a_training() -> None:
         fit(made(), rings(), CONFIG, False, stop)
 
 
+def test_a_model_is_judged_as_it_serves_whether_trained_just_now_or_loaded(tmp_path: Path) -> None:
+    config = replace(CONFIG, dropout=0.5)
+    model, asked = made(config), rings().histories
+    trained(model, config)
+    save(model, tmp_path / "weights.safetensors")
+    judged = scorer(load(tmp_path / "weights.safetensors", ITEMS, config))
+    assert (judged(asked) == scorer(model)(asked)).all() and (judged(asked) == judged(asked)).all()
+
+
 def test_what_is_saved_is_loaded_equal(tmp_path: Path) -> None:
     model = made()
     trained(model)

@@ -37,13 +37,14 @@ class Kafka:
     """A cluster and our names in it.
 
     `bootstrap`: host:port, several separated by commas. `prefix`: what every topic, group and transactional id of
-    ours begins with. `partitions`: of the timeline and the online state (the inputs may have any number).
+    ours begins with. `partitions`: of the timeline and the online state (the inputs may have any number): so many workers can share
+    it at most, and what each of them knows is a little less than what one would (docs/quality.md).
     `client`: extra client settings in librdkafka's names, see `_PYTHON_NAMES` and `_SSL_NAMES` for the ones known.
     """
 
     bootstrap: str = "127.0.0.1:9092"
     prefix: str = "headrace."
-    partitions: int = 4
+    partitions: int = 1
     replication: int = 1
     client: dict[str, str] = Field(default_factory=dict)
 

@@ -5,7 +5,7 @@
 Everything is real and on this machine (`headrace up` without a deep model). An event is sent once the list that is shown before it has
 been answered; a list is asked for once the committed state holds all that was sent. Reported are both runs, of as many partitions, the
 difference on the same asks with its 95 % interval (by users), and how many lists are equal item for item: what differs are refreshes by
-the clock instead of by events.
+the clock instead of by events, and which of the unshown candidates an answer happens to log, from which the ranker learns.
 """
 
 from __future__ import annotations

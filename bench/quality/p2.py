@@ -126,6 +126,8 @@ def run(
     users: list[str] = []
     listing, learning = 0.0, 0.0
     end = sum(periods is None or period < periods for _, period in stream)
+    if not any(n < end for n in asked):
+        raise ValueError("nobody can be asked: after the first period no session goes on with an item that was there before")
     for n, (row, period) in enumerate(stream[:end]):
         if n in shown:
             named = deep["fine_tuned"].names(n)

@@ -213,6 +213,8 @@ def test_asked_are_only_items_of_earlier_periods_in_sessions_that_have_begun() -
     stream = [p2.Event(Row(user, item, None, float(n)), period) for n, (user, item, period) in enumerate(rows)]
     asked, shown = p2.chosen(stream, 10, 1)
     assert asked == {3, 6} and shown == {1, 3, 4, 6}
+    with pytest.raises(ValueError, match="nobody can be asked"):
+        p2.run(stream, 10, Training(), periods=1)
 
 
 @pytest.mark.parametrize("case", json.loads((GOLDEN / "ranx.json").read_text()), ids=lambda case: f"{len(case['places'])} questions")

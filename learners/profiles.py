@@ -189,9 +189,8 @@ class Profiles:
         places = set(np.argpartition(clocks, k - 1)[:k].tolist())
         return [user for place, user in enumerate(self._of[0]) if place in places]
 
-    def dump(self, user: str) -> bytes | None:
-        place = self._found(user)
-        return place[1] if place else None
+    def dump(self, user: str, partition: int = 0) -> bytes | None:
+        return self._of[partition].get(user)
 
     def load(self, partition: int, user: str, value: bytes | None) -> None:
         """Take a dumped record over; None forgets the user."""

@@ -10,8 +10,6 @@ from learners.items import Items
 from learners.popularity import HALF_LIVES, Popularity
 
 RECENT = 20  # last items that a new one is counted together with
-
-
 NAMES = ("popular", "item_knn", "markov")
 
 

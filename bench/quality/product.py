@@ -40,7 +40,7 @@ class Copy:
     def ask(self, user: str, partition: int, profile: bytes | None, now: float, k: int, deep: Scored) -> Answer:
         """What it answers the user whose `profile` it is told as it is `now`, and forgets again: all else is as it was taken over."""
         profiles, self.view.watermark = self.view.online.profiles, now
-        own = profiles.dump(user)
+        own = profiles.dump(user, partition)
         profiles.load(partition, user, profile)
         try:
             return answer(self.view, Ask(user, k), deep, 0.0, self._rng)

@@ -21,6 +21,7 @@ from learners.evaluation import metrics
 from learners.histories import ITEMS
 from learners.training import Training
 from serving.vocabulary import histories_of
+from streams.topics import partition_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = {"hr10", "ndcg10", "ci95", "asks", "baselines", "us_per_event", "us_per_list", "seed"}  # that each protocol reports
@@ -83,11 +84,12 @@ def test_a_copy_is_told_a_history_and_forgets_it(partitions: int) -> None:
     for row in stream:
         product.learn(row)
     user = stream[-1].user
-    own, next_item = frozen.view.online.profiles.dump(user), f"i{(int(stream[-1].item[1:]) + 1) % 60}"
-    assert product.view.online.profiles.dump(user) != own
+    partition = partition_of(user, partitions)
+    own, next_item = frozen.view.online.profiles.dump(user, partition), f"i{(int(stream[-1].item[1:]) + 1) % 60}"
+    assert product.view.online.profiles.dump(user, partition) != own is not None
     assert next_item in product.ask_copy(frozen, user, 10).items
-    assert frozen.view.online.profiles.dump(user) == own
-    assert product.ask_copy(frozen, "nobody", 3).items and frozen.view.online.profiles.dump("nobody") is None
+    assert frozen.view.online.profiles.dump(user, partition) == own
+    assert product.ask_copy(frozen, "nobody", 3).items and frozen.view.online.profiles.number("nobody") is None
 
 
 def test_periods_follow_each_other_and_are_days_where_the_file_says_nothing(tmp_path: Path) -> None:

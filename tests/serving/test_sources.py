@@ -1,5 +1,6 @@
 """Every source that an answer has, by one suite: what partitions name together is what one state names that saw all users."""
 
+from functools import cache
 from random import Random
 
 import pytest
@@ -15,6 +16,7 @@ NEARLY = {"popular_100": 0.8, "popular_500": 0.8, "popular_2000": 0.8, "popular_
 OF_STATE = [source for source in SOURCES if source not in ("deep", "ranker")]
 
 
+@cache
 def views(seed: int) -> list[View]:
     """One state of all users, and two of half of them each, merged as a replica does it; small enough that nothing is cut off."""
     rng, whole, merged = Random(seed), Online(), Online(PARTITIONS, PARTITIONS)
